@@ -1,0 +1,127 @@
+"""The `zerohop` command: wires the sub-commands together and turns errors into messages and exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import click
+
+from zerohop import __version__
+from zerohop.errors import EXIT_FAILED, ZerohopError
+
+# Sub-command name to module; a module is imported only when its command runs, so that `zerohop exec` and
+# the agent carry nothing they do not use. Each module defines `command: click.Command`.
+COMMANDS: Final[dict[str, str]] = {
+    "run": "zerohop.cli.run",
+    "exec": "zerohop.cli.exec",
+    "status": "zerohop.cli.status",
+    "validate": "zerohop.cli.validate",
+    "doctor": "zerohop.cli.doctor",
+    "demo": "zerohop.cli.demo",
+    "bench": "zerohop.cli.bench",
+    "clean": "zerohop.cli.clean",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every sub-command shares: the instance name (`click.Context.obj`)."""
+
+    instance: str
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            nearest = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if nearest:
+                raise click.UsageError(f"no such command {args[0]!r}; did you mean {nearest[0]!r}?", ctx) from error
+            raise
+
+
+def validate_instance(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Accepts a DNS label, since the name becomes a folder under bpffs, cgroupfs and /run."""
+    import re
+
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
+        raise click.BadParameter("use lower-case letters, digits and '-', at most 63, as in 'default'")
+    return value
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="zerohop")
+@click.option(
+    "--instance",
+    default="default",
+    show_default=True,
+    callback=validate_instance,
+    help="Which data path to work on; each has its own pins, cgroups and control socket.",
+)
+@click.pass_context
+def cli(ctx: click.Context, instance: str) -> None:
+    """A service mesh with no proxy hop.
+
+    \b
+    Examples:
+      sudo zerohop run -c /etc/zerohop            manage what the files describe
+      sudo zerohop exec --workload shop/cart -- ./cart-server
+      sudo zerohop status
+    """
+    ctx.obj = Context(instance)
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def require_root(command: str) -> None:
+    """Raises `ZerohopError` unless the caller is root."""
+    if os.geteuid() != 0:
+        raise ZerohopError("needs root", hint=f"run sudo zerohop {command}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns (and exits with) a documented status."""
+    try:
+        result = cli.main(args=list(argv) if argv is not None else None, standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except ZerohopError as error:
+        click.echo(f"zerohop: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  fix: {error.hint}", err=True)
+        code = error.exit_code
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("zerohop: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output went away (`zerohop flows | head`): not a failure worth a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = EXIT_FAILED
+    sys.exit(code)
