@@ -1,0 +1,48 @@
+"""What every mode offers to the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from zerohop.bench.placement import Role
+from zerohop.bench.workloads.base import Workload
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a mode is opened for: a workload, its server's port, and a folder for temporary files."""
+
+    workload: Workload
+    port: int
+    scratch: Path
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Payload bytes of a run, by the way they went, counted at the sender."""
+
+    shortcut_bytes: int = 0
+    tcp_bytes: int = 0
+
+    def __add__(self, other: Carried) -> Carried:
+        return Carried(self.shortcut_bytes + other.shortcut_bytes, self.tcp_bytes + other.tcp_bytes)
+
+    @property
+    def shortcut_share(self) -> float:
+        """Between 0 and 1; 0 when nothing was counted."""
+        total = self.shortcut_bytes + self.tcp_bytes
+        return self.shortcut_bytes / total if total else 0.0
+
+
+class Mode(Protocol):
+    def enter(self, role: Role, command: Sequence[str]) -> list[str]:
+        """The command that runs `command` in this mode's surroundings, and becomes it."""
+
+    def evidence(self) -> Carried | None:
+        """How the run that just ended was carried, where the mode counts it.
+
+        Raises `ZerohopError` when the run was not what the mode's name says.
+        """

@@ -1,0 +1,32 @@
+"""Mode `direct`: the same programs, in plain cgroups that zerohop does not manage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from zerohop.bench.cgroups import plain_cgroups
+from zerohop.bench.modes.base import Carried, Setting
+from zerohop.bench.placement import Role
+
+# Joins the cgroup, then becomes the program: before its first socket, as `zerohop exec` does.
+_JOIN: Final = 'echo 0 >"$0/cgroup.procs" && exec "$@"'
+
+
+class Direct:
+    def __init__(self, cgroups: dict[str, Path]) -> None:
+        self._cgroups = cgroups
+
+    def enter(self, role: Role, command: Sequence[str]) -> list[str]:
+        return ["sh", "-c", _JOIN, str(self._cgroups[role]), *command]
+
+    def evidence(self) -> Carried | None:
+        return None
+
+
+@contextmanager
+def open_direct(setting: Setting) -> Iterator[Direct]:
+    with plain_cgroups(("server", "client")) as cgroups:
+        yield Direct(cgroups)

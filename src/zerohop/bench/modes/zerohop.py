@@ -1,0 +1,160 @@
+"""Mode `zerohop`: the same programs as workloads of a private instance, which must really short-cut them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from zerohop.bench.modes.base import Carried, Setting
+from zerohop.bench.placement import Role
+from zerohop.bench.programs import child_setup, end_group
+from zerohop.bench.signals import ending_signals_held
+from zerohop.bench.workloads.base import Workload
+from zerohop.errors import EXIT_UNSUPPORTED, UnsupportedError, ZerohopError
+
+PINS: Final = Path("/sys/fs/bpf/zerohop")
+_PREFIX: Final = "bench-"
+
+_READY_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 15.0
+_COMMAND_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The part of `zerohop status --json` that proves what a run was."""
+
+    shortcut_connections: int
+    carried: Carried
+    not_shortcut: dict[str, int]
+
+    @classmethod
+    def parse(cls, status: dict[str, Any]) -> Totals:
+        totals = status["totals"]
+        return cls(
+            totals["shortcut_connections_opened"],
+            Carried(totals["shortcut_bytes"], totals["tcp_bytes"]),
+            totals["not_shortcut"],
+        )
+
+
+def require_shortcut(before: Totals, after: Totals, workload: Workload) -> Carried:
+    """The bytes between two readings.
+
+    Raises `ZerohopError` if nothing was short-cut: direct compared with direct would look like a result.
+    """
+    carried = Carried(
+        after.carried.shortcut_bytes - before.carried.shortcut_bytes,
+        after.carried.tcp_bytes - before.carried.tcp_bytes,
+    )
+    reasons = {
+        reason: count - before.not_shortcut.get(reason, 0)
+        for reason, count in after.not_shortcut.items()
+        if count > before.not_shortcut.get(reason, 0)
+    }
+    if after.shortcut_connections <= before.shortcut_connections:
+        raise ZerohopError(
+            f"no connection of {workload.name} was short-cut, so there is nothing to compare; "
+            f"reasons: {reasons or 'none counted'}",
+            hint="run zerohop doctor, and compare the reasons with docs/limits.md",
+        )
+    if carried.shortcut_bytes == 0 and not workload.may_leave:
+        raise ZerohopError(
+            f"connections of {workload.name} were enrolled, but all {carried.tcp_bytes} bytes went by TCP",
+            hint="run zerohop doctor",
+        )
+    return carried
+
+
+class Zerohop:
+    def __init__(self, instance: str, workload: Workload) -> None:
+        self._instance = instance
+        self._workload = workload
+        self._seen = self._totals()
+
+    def enter(self, role: Role, command: Sequence[str]) -> list[str]:
+        return _zerohop(self._instance, "exec", "--workload", f"bench/{role}", "--", *command)
+
+    def evidence(self) -> Carried | None:
+        before, self._seen = self._seen, self._totals()
+        return require_shortcut(before, self._seen, self._workload)
+
+    def _totals(self) -> Totals:
+        return Totals.parse(json.loads(_run(self._instance, "status", "--json")))
+
+
+@contextmanager
+def open_zerohop(setting: Setting) -> Iterator[Zerohop]:
+    """Starts an agent of a private instance; both it and its data path are gone afterwards."""
+    _clean_abandoned()
+    instance = f"{_PREFIX}{os.getpid()}"
+    config = setting.scratch / f"{setting.workload.name}.yaml"
+    config.write_text(setting.workload.configuration(setting.port), encoding="utf-8")
+    log = setting.scratch / f"{setting.workload.name}.log"
+    agent: subprocess.Popen[bytes] | None = None
+    try:
+        with ending_signals_held(), log.open("wb") as output:
+            agent = subprocess.Popen(
+                _zerohop(instance, "run", "-c", str(config), "--metrics", "off"),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=child_setup(signal.SIGTERM),
+            )
+        _wait_ready(agent, log)
+        yield Zerohop(instance, setting.workload)
+    finally:
+        with ending_signals_held():
+            if agent is not None:
+                end_group(agent, _STOP_SECONDS)
+            _run(instance, "clean")
+
+
+def _wait_ready(agent: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not re.search(r"\bready\b", log.read_text(encoding="utf-8", errors="replace")):
+        status = agent.poll()
+        if status is not None or time.monotonic() > deadline:
+            words = log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
+            how = "is not ready in time" if status is None else f"ended with status {status}"
+            kind = UnsupportedError if status == EXIT_UNSUPPORTED else ZerohopError
+            raise kind(f"zerohop run {how}: {words}", hint="run zerohop doctor")
+        time.sleep(0.02)
+
+
+def _clean_abandoned() -> None:
+    """Cleans up after a bench that was killed with SIGKILL."""
+    for path in PINS.glob(f"{_PREFIX}*"):
+        pid = path.name.removeprefix(_PREFIX)
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            _run(path.name, "clean")
+
+
+def _zerohop(instance: str, *arguments: str) -> list[str]:
+    # -P: the current folder is no place to import from, least of all for root.
+    return [sys.executable, "-P", "-m", "zerohop", "--instance", instance, *arguments]
+
+
+def _run(instance: str, *arguments: str) -> str:
+    try:
+        result = subprocess.run(
+            _zerohop(instance, *arguments), capture_output=True, text=True, timeout=_COMMAND_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise ZerohopError(
+            f"zerohop {' '.join(arguments)} did not end within {_COMMAND_SECONDS:.0f} s"
+        ) from None
+    if result.returncode != 0:
+        raise ZerohopError(f"zerohop {' '.join(arguments)} failed: {result.stderr.strip()}")
+    return result.stdout

@@ -1,0 +1,159 @@
+"""The result, as one JSON object for programs and as tables of at most 80 columns for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from zerohop.bench.counters import TcpCounters
+from zerohop.bench.figures import Figures, interquartile_range, medians, round_ratios
+from zerohop.bench.modes import BASELINE
+from zerohop.bench.modes.base import Carried
+from zerohop.bench.runner import CellResult, Result, Run
+from zerohop.bench.workloads import WORKLOADS
+
+COLUMNS: Final = {
+    "p50_us": "p50 us",
+    "p99_us": "p99 us",
+    "per_second": "per second",
+    "cpu_us_per_op": "CPU us/op",
+}
+WIDTH: Final = 80
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """The object that `zerohop bench --json` prints; its shape is documented in docs/benchmarks.md."""
+    return {
+        "workload": ",".join(result.plan.workloads),
+        "rounds": result.plan.rounds,
+        "environment": asdict(result.environment),
+        "seconds": result.plan.timing.measured,
+        "cases": [_case_to_json(cell) for cell in result.cells],
+    }
+
+
+def _case_to_json(result: CellResult) -> dict[str, Any]:
+    ratios = cell_ratios(result)
+    return {
+        "workload": result.cell.workload,
+        "case": result.cell.case,
+        "topology": result.cell.topology,
+        "placement": result.cell.placement,
+        "modes": {mode: _mode_to_json(runs) for mode, runs in result.runs.items()},
+        "ratio": {mode: summarise_ratios(by_key)[0] for mode, by_key in ratios.items()},
+        "spread": {mode: summarise_ratios(by_key)[1] for mode, by_key in ratios.items()},
+        "samples": {mode: [dict(run.figures) for run in runs] for mode, runs in result.runs.items()},
+    }
+
+
+def _mode_to_json(runs: Sequence[Run]) -> dict[str, Any]:
+    shape: dict[str, Any] = dict(medians(_figures(runs)))
+    shape["tcp"] = asdict(total_tcp(runs))
+    carried = total_carried(runs)
+    if carried is not None:
+        shape["shortcut_share"] = carried.shortcut_share
+    return shape
+
+
+def cell_ratios(result: CellResult) -> dict[str, dict[str, list[float]]]:
+    """For each mode but the baseline, each figure's ratio to the baseline, round by round."""
+    baseline = result.runs.get(BASELINE)
+    if baseline is None:
+        return {}
+    return {
+        mode: round_ratios(_figures(runs), _figures(baseline))
+        for mode, runs in result.runs.items()
+        if mode != BASELINE
+    }
+
+
+def summarise_ratios(by_key: dict[str, list[float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """Median and interquartile range of each figure's ratios."""
+    rows = {key: [{key: value} for value in values] for key, values in by_key.items()}
+    return (
+        {key: medians(values)[key] for key, values in rows.items()},
+        {key: interquartile_range(values) for key, values in by_key.items()},
+    )
+
+
+def total_tcp(runs: Iterable[Run]) -> TcpCounters:
+    return sum((run.tcp for run in runs), TcpCounters())
+
+
+def total_carried(runs: Iterable[Run]) -> Carried | None:
+    counted = [run.carried for run in runs if run.carried is not None]
+    return sum(counted, Carried()) if counted else None
+
+
+def _figures(runs: Iterable[Run]) -> list[Figures]:
+    return [run.figures for run in runs]
+
+
+def print_tables(result: Result, console: Console) -> None:
+    """One table per workload, and what the kernel counted."""
+    for name in result.plan.workloads:
+        cells = [cell for cell in result.cells if cell.cell.workload == name]
+        console.print(_table(name, cells))
+        for line in _notes(cells):
+            console.print(line)
+        console.print()
+    environment = result.environment
+    console.print(
+        f"figures: median of {result.plan.rounds} rounds of {result.plan.timing.measured:g} s\n"
+        f"ratio: median of the rounds' ratios to {BASELINE} (interquartile range)",
+        style="dim",
+    )
+    console.print(f"Linux {environment.kernel}, {environment.cpus} x {environment.cpu_model}", style="dim")
+
+
+def _table(name: str, cells: Sequence[CellResult]) -> Table:
+    present = {key for cell in cells for runs in cell.runs.values() for run in runs for key in run.figures}
+    columns = {key: title for key, title in COLUMNS.items() if key in present}
+    table = Table(
+        title=f"{name} (operation: {WORKLOADS[name].unit})", box=None, title_justify="left", pad_edge=False
+    )
+    for title in ("case", "topology", "place", "mode"):
+        table.add_column(title, no_wrap=True)
+    for title in columns.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for cell in cells:
+        place: tuple[str, ...] = (cell.cell.case, cell.cell.topology, cell.cell.placement)
+        ratios = cell_ratios(cell)
+        for mode, runs in cell.runs.items():
+            values = medians(_figures(runs))
+            table.add_row(*place, mode, *(_number(values[key]) if key in values else "" for key in columns))
+            place = ("", "", "")
+            if mode in ratios:
+                ratio, spread = summarise_ratios(ratios[mode])
+                table.add_row(*place, "ratio", *(_ratio(key, ratio, spread) for key in columns))
+    return table
+
+
+def _notes(cells: Sequence[CellResult]) -> Iterable[str]:
+    for mode in cells[0].runs:
+        runs = [run for cell in cells for run in cell.runs[mode]]
+        tcp, carried = total_tcp(runs), total_carried(runs)
+        note = f"  {mode}: TCP time-outs {tcp.timeouts}, retransmitted {tcp.retransmits}, pruned {tcp.pruned}"
+        if carried is not None:
+            note += f"; {carried.shortcut_share:.1%} of bytes short-cut"
+        yield note
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _ratio(key: str, ratio: dict[str, float], spread: dict[str, float]) -> Text | str:
+    if key not in ratio:
+        return ""
+    better = ratio[key] > 1 if key == "per_second" else ratio[key] < 1
+    text = Text(f"{ratio[key]:.2f} ({spread[key]:.2f})", style="bold")
+    # Coloured only where the difference is larger than the noise.
+    if abs(ratio[key] - 1) > spread[key]:
+        text.stylize("green" if better else "red")
+    return text

@@ -1,0 +1,14 @@
+"""The workloads that a bench can run."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from zerohop.bench.workloads.base import Workload
+from zerohop.bench.workloads.bulk import Bulk
+from zerohop.bench.workloads.http2 import Http2
+from zerohop.bench.workloads.pingecho import PingEcho
+
+_ALL: Final[tuple[Workload, ...]] = (PingEcho(), Http2(), Bulk())
+
+WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in _ALL}

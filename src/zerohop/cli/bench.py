@@ -1,0 +1,111 @@
+"""`zerohop bench`: compares programs with and without zerohop, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from zerohop.bench.plan import DEFAULT_MODES, DEFAULT_ROUNDS, DEFAULT_SECONDS, DEFAULT_TOPOLOGIES, make_plan
+from zerohop.bench.progress import BenchProgress
+from zerohop.bench.report import WIDTH, print_tables, to_json
+from zerohop.bench.runner import run_plan
+from zerohop.bench.signals import ending_signals_raise
+from zerohop.cli.main import print_json, require_root
+from zerohop.errors import EXIT_USAGE, ZerohopError
+
+
+def _split(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+def _list_option(name: str, default: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(name, metavar="A,B", callback=_split, help=f"{text}  [default: {default}]")
+
+
+@click.command(name="bench")
+@click.argument("workloads", nargs=-1, metavar="[WORKLOAD]...")
+@_list_option(
+    "--topology", ",".join(DEFAULT_TOPOLOGIES), "loopback: one namespace; veth: two, joined by a pair."
+)
+@_list_option(
+    "--placement", "same,split", "free: the scheduler's choice; same: one CPU; split: one CPU each."
+)
+@_list_option("--case", "every case", "Cases of the chosen workloads, as in the table below.")
+@_list_option("--modes", ",".join(DEFAULT_MODES), "direct: without zerohop; zerohop: with it.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=DEFAULT_ROUNDS, show_default=True, help="Runs of each mode."
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.05, 3600),
+    default=DEFAULT_SECONDS,
+    show_default=True,
+    help="Measured length of each run; a quarter of it is the warm-up before.",
+)
+@click.option(
+    "--json", "json_file", metavar="FILE|-", help="Also write one JSON object to FILE; - is only that."
+)
+def command(
+    workloads: tuple[str, ...],
+    topology: tuple[str, ...],
+    placement: tuple[str, ...],
+    case: tuple[str, ...],
+    modes: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    json_file: str | None,
+) -> None:
+    """Measures what zerohop gains or costs on this machine.
+
+    Runs the same programs with and without zerohop, one after the other in each round, and compares within
+    the round. Without WORKLOAD, all of them: about ten minutes.
+
+    \b
+    WORKLOAD  cases                what runs
+    pingecho  24B                  24 bytes there and back, one connection
+    http2     1x1 8x1 8x10 64x10   h2load (connections x streams), nghttpd
+    bulk      4K 16K 128K 1M       one stream, writes of that size
+
+    \b
+    Examples:
+      sudo zerohop bench
+      sudo zerohop bench http2 --case 8x1,8x10 --placement same
+      sudo zerohop bench pingecho --rounds 9 --json pingecho.json
+      sudo zerohop bench bulk --seconds 0.3 --rounds 1 --json - | jq .cases
+    """
+    plan = make_plan(
+        workloads=workloads,
+        topologies=topology,
+        placements=placement,
+        cases=case,
+        modes=modes,
+        rounds=rounds,
+        seconds=seconds,
+    )
+    if json_file not in (None, "-"):
+        _require_writable(Path(json_file))
+    require_root(" ".join(["bench", *workloads]))
+    with ending_signals_raise(), BenchProgress(plan, Console(stderr=True)) as progress:
+        result = run_plan(plan, progress)
+    if json_file != "-":
+        console = Console()
+        print_tables(result, Console(width=min(console.width, WIDTH)))
+    if json_file == "-":
+        print_json(to_json(result))
+    elif json_file is not None:
+        Path(json_file).write_text(json.dumps(to_json(result), indent=2) + "\n", encoding="utf-8")
+
+
+def _require_writable(path: Path) -> None:
+    """Refuses before ten minutes of work, not after."""
+    target = path if path.exists() else path.parent
+    if path.is_dir() or not os.access(target, os.W_OK):
+        raise ZerohopError(
+            f"cannot write {path}", hint="name a file in a folder that exists", exit_code=EXIT_USAGE
+        )
