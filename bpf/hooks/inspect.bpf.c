@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Run by user space (BPF_PROG_RUN), attached to nothing. */
+#include "mesh/inspect.h"
+
+SEC("syscall")
+int zerohop_inspect(void *ctx)
+{
+	return inspect_all();
+}

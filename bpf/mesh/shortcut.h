@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The short-cut: when bytes may go from `sendmsg` straight into the peer's receive queue, and how a connection
+ * leaves the sockhash without losing any.
+ *
+ * Why the order holds. A redirect takes the receiver's lock (bpf_tcp_ingress), so it is ordered against everything
+ * that the receiver's TCP does under that lock. What was sent by TCP before it has been acknowledged (1), thus the
+ * receiver has it: in sk_receive_queue or the backlog, where its verdict program has not seen it (2), parked for the
+ * work item (3), on its way into the queue under the lock that the redirect will wait for, or in the queue already.
+ * Room (4) keeps back-pressure, and keeps the third case from growing out of the fourth: data is only parked when
+ * the receiver is over its limit.
+ */
+#pragma once
+
+#include "mesh/connection.h"
+
+#define SOL_TCP 6
+#define TCP_WINDOW_CLAMP 10
+
+static __always_inline const struct sk_psock *psock_of(const struct sock *sk)
+{
+	/* The low bits are flags (SK_USER_DATA_PTRMASK). */
+	return kernel_cast(struct sk_psock, (__u64)sk->sk_user_data & ~7ULL);
+}
+
+/* The address of a list's own head, to which an empty list points. */
+static __always_inline __u64 first_message(const struct sk_psock *psock)
+{
+	__u64 head = (__u64)psock + __builtin_preserve_field_info(psock->ingress_msg, 0);
+	__u64 first = (__u64)psock->ingress_msg.next;
+
+	return first == head ? 0 : first;
+}
+
+static __always_inline int keeps_order_and_room(const struct sock *sender, const struct sock *receiver, __u32 size)
+{
+	const struct tcp_sock *tcp = kernel_cast(struct tcp_sock, sender);
+	const struct sk_psock *psock = psock_of(receiver);
+
+	if (!((__u64)receiver->sk_user_data & ~7ULL))
+		return 0;
+#ifndef ZH_BREAK_ACKED
+	if (tcp->snd_una != tcp->write_seq)
+		return 0;
+#endif
+#ifndef ZH_BREAK_QUEUED
+	if (receiver->sk_receive_queue.qlen || receiver->sk_backlog.len)
+		return 0;
+#endif
+#ifndef ZH_BREAK_PARKED
+	if (psock->ingress_skb.qlen)
+		return 0;
+#endif
+#ifndef ZH_BREAK_ROOM
+	if ((__u32)receiver->sk_backlog.rmem_alloc.counter + size > (__u32)receiver->sk_rcvbuf / 2)
+		return 0;
+#endif
+	return 1;
+}
+
+static __always_inline void stop(struct connection *conn, __u32 reason, __u64 since)
+{
+	conn->reason = reason;
+	WRITE_ONCE(conn->leave_ns, since);
+	count_not_shortcut(reason);
+}
+
+/* Whether the accepted socket at the other end blocks. Between `accept` and `fcntl` every socket looks so. */
+static __always_inline int looks_blocking(struct connection *conn, struct end *peer, const struct sock *receiver)
+{
+	__u64 now;
+
+	if (likely(is_nonblocking(receiver->sk_socket))) {
+		if (unlikely(peer->blocking_since))
+			peer->blocking_since = 0;
+		return 0;
+	}
+	if (!receiver->sk_socket) /* not accepted yet: its queue is not read, TCP carries */
+		return 1;
+	now = bpf_ktime_get_ns();
+	if (!peer->blocking_since)
+		peer->blocking_since = now;
+	else if (now - peer->blocking_since > BLOCKING_PATIENCE_NS)
+		stop(conn, REASON_READER_BLOCKING, now);
+	return 1;
+}
+
+/* Decides whether `size` bytes may go past TCP now. */
+static __always_inline int may_redirect(struct connection *conn, struct end *me, struct end *peer,
+					const struct sock *sender, __u32 size)
+{
+	const struct settings *conf = current_settings();
+	const struct sock *receiver;
+	__u64 peer_sent = READ_ONCE(peer->sent_bytes);
+	__u64 address;
+
+	if (!conf)
+		return 0;
+	if (unlikely(conf->draining)) {
+		stop(conn, REASON_DRAINING, conf->draining);
+		return 0;
+	}
+	if (!is_nonblocking(sender->sk_socket)) {
+		stop(conn, REASON_READER_BLOCKING, bpf_ktime_get_ns());
+		return 0;
+	}
+	if (peer_sent != me->run_peer_bytes) {
+		me->run_peer_bytes = peer_sent;
+		me->run_bytes = 0;
+	}
+	me->run_bytes += size;
+	if (unlikely(me->run_bytes > BULK_RUN_BYTES)) {
+		stop(conn, REASON_BULK, bpf_ktime_get_ns());
+		return 0;
+	}
+	address = READ_ONCE(peer->sock);
+	if (!address)
+		return 0;
+	receiver = kernel_cast(struct sock, address);
+	/* The address is dropped at close; the cookie tells a socket that took its place. */
+	if ((__u64)receiver->__sk_common.skc_cookie.counter != peer->cookie)
+		return 0;
+	/* Writing after one's own shutdown, or to an end that reads no more, is TCP's to answer. */
+	if ((sender->sk_shutdown & SEND_SHUTDOWN) || (receiver->sk_shutdown & RCV_SHUTDOWN))
+		return 0;
+	if (looks_blocking(conn, peer, receiver))
+		return 0;
+	return keeps_order_and_room(sender, receiver, size);
+}
+
+/* The sender hook: one message of `sendmsg`, in the sender's context and under its lock. */
+static __always_inline void send_message(struct sk_msg_md *msg)
+{
+	struct membership *member;
+	struct connection *conn;
+	struct end *me, *peer;
+	struct sk_msg *kern;
+	__u32 size = msg->size, role, shortcut;
+
+	member = bpf_sk_storage_get(&memberships, msg->sk, NULL, 0);
+	if (!member)
+		return;
+	conn = bpf_map_lookup_elem(&connections, &member->connection);
+	if (!conn || conn->leave_ns)
+		return;
+	role = member->role & 1;
+	me = &conn->ends[role];
+	peer = &conn->ends[role ^ 1];
+	kern = bpf_cast_to_kern_ctx(msg);
+	shortcut = may_redirect(conn, me, peer, kern->sk, size);
+	if (shortcut) {
+		/* A target that has just left the map yields SK_DROP: the answer is ignored and TCP carries. */
+		shortcut = bpf_msg_redirect_hash(msg, &sockets, &peer->key, BPF_F_INGRESS) == SK_PASS;
+		if (!shortcut)
+			count_error(HELPER_MSG_REDIRECT_HASH);
+	}
+	me->sent_bytes += size;
+	if (shortcut)
+		me->shortcut_bytes += size;
+	if (me->carrier != shortcut) {
+		me->carrier = shortcut;
+		me->switches++;
+	}
+}
+
+static __always_inline void clamp_window(struct bpf_sock_ops *ctx, int bytes)
+{
+	if (bpf_setsockopt(ctx, SOL_TCP, TCP_WINDOW_CLAMP, &bytes, sizeof(bytes)))
+		count_error(HELPER_SETSOCKOPT);
+}
+
+/*
+ * BPF_SOCK_OPS_PARSE_HDR_OPT_CB: a segment arrives at a member, under its lock and before its payload is queued: the
+ * one place where a socket may leave the sockhash. What is queued would be freed with the membership, so it leaves
+ * when its queues are empty, and when TCP's own count of what was read is whole (kernels before the FIONREAD repair
+ * count redirected bytes there too: such a socket stays).
+ */
+static __noinline int on_segment(struct bpf_sock_ops *ctx)
+{
+	const struct settings *conf = current_settings();
+	const struct tcp_sock *tcp;
+	const struct sk_psock *psock;
+	const struct sock *sk;
+	struct membership *member;
+	struct connection *conn;
+	struct end *end;
+	struct end_key key;
+
+	if (!ctx->sk || !conf)
+		return 0;
+	member = bpf_sk_storage_get(&memberships, ctx->sk, NULL, 0);
+	if (!member)
+		return 0;
+	conn = bpf_map_lookup_elem(&connections, &member->connection);
+	if (!conn)
+		return 0;
+	if (!conn->leave_ns) {
+		if (likely(!conf->draining))
+			return 0;
+		stop(conn, REASON_DRAINING, conf->draining);
+	}
+	end = &conn->ends[member->role & 1];
+	if ((end->flags & (END_ENROLLED | END_LEFT)) != END_ENROLLED)
+		return 0;
+	if (bpf_ktime_get_ns() - conn->leave_ns < LEAVE_GRACE_NS)
+		return 0;
+	sk = kernel_cast(struct sock, socket_of(ctx));
+	tcp = kernel_cast(struct tcp_sock, sk);
+	psock = psock_of(sk);
+	if (first_message(psock) || psock->ingress_skb.qlen || sk->sk_receive_queue.qlen ||
+	    tcp->copied_seq != tcp->rcv_nxt) {
+		if (!(end->flags & END_THROTTLED) && tcp->window_clamp > LEAVE_WINDOW_BYTES) {
+			end->window_clamp = tcp->window_clamp;
+			end->flags |= END_THROTTLED;
+			clamp_window(ctx, LEAVE_WINDOW_BYTES);
+		}
+		return 0;
+	}
+	key = end->key;
+	if (bpf_map_delete_elem(&sockets, &key)) {
+		count_error(HELPER_SOCK_HASH_DELETE);
+		return 0;
+	}
+	end->flags |= END_LEFT;
+	if (end->flags & END_THROTTLED)
+		clamp_window(ctx, end->window_clamp);
+	if (bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG))
+		count_error(HELPER_SOCK_OPS_CB_FLAGS_SET);
+	return 0;
+}

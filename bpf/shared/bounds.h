@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Every limit, each with its reason and with what happens beyond it. */
+#pragma once
+
+/* Connections with a managed end, on the node. Beyond: a new connection is plain TCP, counted as `table_full`. */
+#define MAX_CONNECTIONS 131072
+
+/* Sockets in the short-cut: two a connection. Beyond: the kernel refuses, counted under errors `sock_hash_update`. */
+#define MAX_SOCKETS (2 * MAX_CONNECTIONS)
+
+/* Handshakes between SYN and ESTABLISHED. Beyond: the oldest is forgotten and its connection is plain TCP. */
+#define MAX_HANDSHAKES 16384
+
+/* Workloads that the tables can name at one time, removed ones with open connections included. Beyond: refused. */
+#define MAX_WORKLOADS 8192
+
+/* Declared or excluded (workload, port) pairs. Beyond: the configuration is refused. */
+#define MAX_PORTS 65536
+
+/* Nodes of the tree of cgroup names. Beyond: the configuration is refused. */
+#define MAX_CGROUP_NODES 65536
+
+/* Levels of cgroups below the cgroup v2 mount that are walked for an identity. Deeper sockets belong to the
+ * deepest workload above; a deeper configured path is refused. */
+#define MAX_CGROUP_DEPTH 16
+
+/* One cgroup's name with its end mark, in bytes. A longer name never matches; in configuration it is refused. */
+#define CGROUP_NAME_SIZE 128
+
+/* Names as Kubernetes bounds them (RFC 1123 label and subdomain), with their end mark and rounded up. */
+#define NAMESPACE_SIZE 64
+#define NAME_SIZE 256
+
+/* Bytes one way without an answer after which a connection counts as bulk and leaves the short-cut: there the
+ * wake-up per write costs more than TCP's path does (docs/benchmarks.md). */
+#define BULK_RUN_BYTES (1 << 20)
+
+/* After a connection stops short-cutting, how long its ends wait until they leave the map. A redirect that was
+ * decided before the stop runs without the sender's lock and must find the receiver still there. */
+#define LEAVE_GRACE_NS 50000000ULL
+
+/* A leaving end whose queue is never empty is throttled to this window until its reader has caught up. */
+#define LEAVE_WINDOW_BYTES 65536
+
+/* How long a reader may look blocking to its peer (between `accept` and `fcntl`) until it counts as blocking. */
+#define BLOCKING_PATIENCE_NS 100000000ULL
+
+/* Members whose queue nobody reads that one inspection lists; more are only counted. */
+#define MAX_UNREAD 64

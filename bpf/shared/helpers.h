@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * What the kernel's BPF ABI gives a program: helper numbers, section and map macros, context layouts and the few
+ * constants in use (include/uapi/linux/bpf.h). Declared here so that a build needs no kernel or libbpf headers.
+ */
+#pragma once
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef int __s32;
+typedef long long __s64;
+
+#define NULL ((void *)0)
+#define SEC(name) __attribute__((section(name), used))
+#define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
+#define __ksym __attribute__((section(".ksyms")))
+#define __weak __attribute__((weak))
+#define __uint(name, value) int(*name)[value]
+#define __type(name, value) typeof(value) *name
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
+
+/* enum bpf_map_type; the loader sees numbers, so these are the ABI's. */
+#define BPF_MAP_TYPE_HASH 1
+#define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_PERCPU_ARRAY 6
+#define BPF_MAP_TYPE_LRU_HASH 9
+#define BPF_MAP_TYPE_SOCKHASH 18
+#define BPF_MAP_TYPE_SK_STORAGE 24
+
+#define BPF_ANY 0
+#define BPF_NOEXIST 1
+#define BPF_F_NO_PREALLOC 1
+#define BPF_F_INGRESS 1
+#define BPF_SK_STORAGE_GET_F_CREATE 1
+#define SK_PASS 1
+
+#define BPF_SOCK_OPS_RWND_INIT 2
+#define BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB 4
+#define BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB 5
+#define BPF_SOCK_OPS_STATE_CB 10
+#define BPF_SOCK_OPS_PARSE_HDR_OPT_CB 13
+#define BPF_SOCK_OPS_STATE_CB_FLAG (1 << 2)
+#define BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG (1 << 4)
+
+struct bpf_sock;
+
+struct bpf_sock_ops {
+	__u32 op;
+	__u32 args[4];
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port; /* network byte order, in the upper half on little-endian machines */
+	__u32 local_port;  /* host byte order */
+	__u32 is_fullsock;
+	__u32 snd_cwnd;
+	__u32 srtt_us;
+	__u32 bpf_sock_ops_cb_flags;
+	__u32 state;
+	__u32 rtt_min;
+	__u32 snd_ssthresh;
+	__u32 rcv_nxt;
+	__u32 snd_nxt;
+	__u32 snd_una;
+	__u32 mss_cache;
+	__u32 ecn_flags;
+	__u32 rate_delivered;
+	__u32 rate_interval_us;
+	__u32 packets_out;
+	__u32 retrans_out;
+	__u32 total_retrans;
+	__u32 segs_in;
+	__u32 data_segs_in;
+	__u32 segs_out;
+	__u32 data_segs_out;
+	__u32 lost_out;
+	__u32 sacked_out;
+	__u32 sk_txhash;
+	__u64 bytes_received;
+	__u64 bytes_acked;
+	struct bpf_sock *sk;
+};
+_Static_assert(__builtin_offsetof(struct bpf_sock_ops, sk) == 184, "struct bpf_sock_ops is kernel ABI");
+
+struct sk_msg_md {
+	void *data;
+	void *data_end;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 size;
+	struct bpf_sock *sk;
+};
+_Static_assert(__builtin_offsetof(struct sk_msg_md, sk) == 72, "struct sk_msg_md is kernel ABI");
+
+struct __sk_buff; /* the receiver hook reads nothing of it yet */
+
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
+static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static __u64 (*const bpf_get_socket_cookie)(void *context) = (void *)46;
+static long (*const bpf_setsockopt)(void *context, int level, int name, void *value, int length) = (void *)49;
+static long (*const bpf_sock_ops_cb_flags_set)(struct bpf_sock_ops *context, int flags) = (void *)59;
+static long (*const bpf_sock_hash_update)(struct bpf_sock_ops *context, void *map, void *key, __u64 flags) = (void *)70;
+static long (*const bpf_msg_redirect_hash)(struct sk_msg_md *message, void *map, void *key, __u64 flags) = (void *)71;
+static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
+static long (*const bpf_probe_read_kernel)(void *destination, __u32 size, const void *address) = (void *)113;
+static long (*const bpf_probe_read_kernel_str)(void *destination, __u32 size, const void *address) = (void *)115;
+static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) = (void *)164;
+
+extern void *bpf_cast_to_kern_ctx(void *context) __ksym;
+extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
+
+/* The type's identifier in the running kernel's BTF, filled in by the loader (CO-RE, BPF_TYPE_ID_TARGET). */
+#define kernel_cast(type, object) ((type *)bpf_rdonly_cast((const void *)(object), __builtin_btf_type_id(*(type *)0, 1)))
+
+/* Keeps the compiler from seeing through a value, so that it cannot merge or reorder what the verifier must see. */
+#define opaque(value) __asm__ volatile("" : "+r"(value))

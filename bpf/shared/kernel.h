@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * The kernel's own structures, cut down to the fields in use. `preserve_access_index` lets the loader move every
+ * access to where the running kernel keeps the field, so order and padding here mean nothing.
+ */
+#pragma once
+
+#include "shared/helpers.h"
+
+#define TCP_ESTABLISHED 1
+#define TCP_CLOSE 7
+#define TCP_CLOSE_WAIT 8
+#define RCV_SHUTDOWN 1
+#define SEND_SHUTDOWN 2
+#define O_NONBLOCK 04000
+#define AF_INET 2
+
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpadded"
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct list_head {
+	struct list_head *next;
+};
+
+struct sk_buff_head {
+	__u32 qlen;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
+struct kernfs_node {
+	const char *name;
+	__u64 id;
+};
+
+struct cgroup {
+	int level;
+	struct kernfs_node *kn;
+	struct cgroup *ancestors[];
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+struct file {
+	unsigned int f_flags;
+};
+
+struct socket {
+	struct file *file;
+};
+
+struct sock_common {
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	__u16 skc_num;
+	__u16 skc_dport;
+	atomic64_t skc_cookie;
+	struct sock *skc_listener; /* of a request */
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
+	struct {
+		atomic_t rmem_alloc;
+		int len;
+	} sk_backlog;
+	int sk_rcvbuf;
+	void *sk_user_data;
+	struct socket *sk_socket;
+	__u8 sk_shutdown;
+	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct tcp_sock {
+	__u32 snd_una;
+	__u32 write_seq;
+	__u32 rcv_nxt;
+	__u32 copied_seq;
+	__u64 bytes_sent;
+	__u64 bytes_retrans;
+	__u64 bytes_received;
+	__u32 window_clamp;
+	__u8 repair : 1;
+	__u8 syn_data : 1;
+};
+
+struct request_sock {
+	struct sock_common __req_common;
+};
+
+struct tcp_request_sock {
+	__u32 rcv_isn;
+	__u32 snt_isn;
+};
+
+struct sk_psock {
+	struct sk_buff_head ingress_skb;
+	struct list_head ingress_msg;
+};
+
+struct bpf_sock_ops_kern {
+	struct sock *sk;
+};
+
+struct sk_msg {
+	struct sock *sk;
+};
+
+#pragma clang attribute pop
+#pragma clang diagnostic pop
+
+/*
+ * A bit-field has no address, so the loader tells where its bytes and its bit are (CO-RE field relocations):
+ * the eight bytes around it are read and shifted.
+ */
+#define kernel_bit(object, field)                                                                                     \
+	({                                                                                                            \
+		__u64 __word = 0;                                                                                     \
+		const void *__at = (const void *)(object) + __builtin_preserve_field_info((object)->field, 0);        \
+		switch (__builtin_preserve_field_info((object)->field, 1)) {                                          \
+		case 1: __word = *(const __u8 *)__at; break;                                                          \
+		case 2: __word = *(const __u16 *)__at; break;                                                         \
+		case 4: __word = *(const __u32 *)__at; break;                                                         \
+		case 8: __word = *(const __u64 *)__at; break;                                                         \
+		}                                                                                                     \
+		__word <<= __builtin_preserve_field_info((object)->field, 4);                                         \
+		__word >>= __builtin_preserve_field_info((object)->field, 5);                                         \
+		__word;                                                                                               \
+	})

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Why a connection is not short-cut, and which helper failed: append-only. User space reads names and numbers from
+ * the object's BTF; the lower-case name without its prefix is what people see.
+ */
+#pragma once
+
+enum reason {
+	REASON_NONE = 0,
+	REASON_PEER_UNMANAGED = 1,	/* only one end belongs to a workload on this node */
+	REASON_DISABLED = 2,		/* `shortcut: Disabled` at one end */
+	REASON_EXCLUDED_PORT = 3,	/* `excludePorts` at one end */
+	REASON_PORT_NOT_DECLARED = 4,	/* Auto, and no Service declares the port as grpc, http2 or http */
+	REASON_CLIENT_BLOCKING = 5,	/* the connecting socket blocks */
+	REASON_SERVER_BLOCKING = 6,	/* the listening socket blocks */
+	REASON_READER_BLOCKING = 7,	/* left: an accepted socket turned out to block */
+	REASON_BULK = 8,		/* left: one-way transfer, where TCP is faster */
+	REASON_DRAINING = 9,		/* left: `clean` or a new build takes over */
+	REASON_FAST_OPEN = 10,		/* data in the SYN: the ends cannot be told by sequence number */
+	REASON_REPAIR = 11,		/* TCP_REPAIR: the socket chose its own sequence numbers */
+	REASON_TABLE_FULL = 12,		/* more connections than bounds.h allows */
+	REASON_HELPER_FAILED = 13,	/* the kernel refused to enrol a socket; see errors */
+	REASON_MAX
+};
+
+enum helper {
+	HELPER_SOCK_HASH_UPDATE = 0,
+	HELPER_SOCK_HASH_DELETE = 1,
+	HELPER_SK_STORAGE_GET = 2,
+	HELPER_MAP_UPDATE = 3,
+	HELPER_SOCK_OPS_CB_FLAGS_SET = 4,
+	HELPER_MSG_REDIRECT_HASH = 5,
+	HELPER_SETSOCKOPT = 6,
+	HELPER_MAX
+};

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* What the kernel and user space share. User space takes the layouts from the object's BTF, so nothing is typed twice. */
+#pragma once
+
+#include "shared/bounds.h"
+#include "shared/helpers.h"
+#include "shared/reasons.h"
+
+enum protocol {
+	PROTOCOL_UNDECLARED = 0,
+	PROTOCOL_TCP = 1,
+	PROTOCOL_HTTP = 2,
+	PROTOCOL_HTTP2 = 3,
+	PROTOCOL_GRPC = 4,
+	PROTOCOL_TLS = 5,
+};
+
+enum shortcut_mode {
+	SHORTCUT_DISABLED = 0,
+	SHORTCUT_AUTO = 1,
+	SHORTCUT_ALWAYS = 2,
+};
+
+enum role {
+	ROLE_CLIENT = 0,
+	ROLE_SERVER = 1,
+};
+
+/* One socket's place in a connection: its next byte to send and to receive at establishment. The peer's is the same
+ * with the two swapped, whatever the address family, network namespace or address translation between them. */
+struct end_key {
+	__u32 snd_nxt;
+	__u32 rcv_nxt;
+};
+
+enum end_flag {
+	END_OPEN = 1,	  /* established and not yet closed */
+	END_ENROLLED = 2, /* put into the sockhash */
+	END_LEFT = 4,	  /* taken out of it again */
+	END_THROTTLED = 8, /* its window is clamped so that its reader can catch up and it can leave */
+};
+
+/* One end of a connection. Only its own socket's hooks write it, but for `blocking_since` (the peer's sender hook). */
+struct end {
+	__u64 sock;	       /* address of its struct sock while open, else 0; read-only, checked by cookie */
+	__u64 cookie;	       /* SO_COOKIE */
+	struct end_key key;
+	__u32 workload;	       /* 0: not managed */
+	enum end_flag flags;
+	__u64 shortcut_bytes;  /* sent past TCP */
+	__u64 sent_bytes;      /* sent while enrolled, either way */
+	__u64 run_bytes;       /* sent since the peer last sent */
+	__u64 run_peer_bytes;  /* the peer's `sent_bytes` when the run began */
+	__u64 switches;	       /* changes between short-cut and TCP */
+	__u64 blocking_since;  /* when its socket first looked blocking to the peer, ns; 0: it does not */
+	__u64 unread_head;     /* inspection: first message in its queue, as an address; 0: empty */
+	__u64 unread_since;    /* inspection: since when that message is the first, ns */
+	__u32 carrier;	       /* 1: the last write went past TCP */
+	__u32 window_clamp;    /* before the throttle */
+};
+
+struct connection {
+	struct end ends[2];    /* by enum role */
+	__u64 leave_ns;	       /* when it stopped short-cutting, 0: it has not */
+	enum reason reason;    /* REASON_NONE: short-cut */
+	__u16 server_port;     /* where the server listens */
+	__u16 dialled_port;    /* what the client asked for */
+	__u16 client_port;
+	__u8 family;
+	__u8 protocol;	       /* enum protocol */
+	__u32 reserved;
+};
+
+/* From a socket to its connection (socket storage). */
+struct membership {
+	__u64 connection; /* cookie of the client's socket, or of the only managed one */
+	__u32 role;
+	__u32 reserved;
+};
+
+/* A SYN that reached a managed listener; keyed by the client's end. */
+struct handshake {
+	__u64 connection; /* set when the client's end is managed and established */
+	__u32 workload;
+	__u16 port;
+	__u16 blocking;	  /* the listener's descriptor lacks O_NONBLOCK */
+};
+
+struct cgroup_key {
+	__u32 parent; /* node, 0: the root */
+	char name[CGROUP_NAME_SIZE];
+};
+
+struct cgroup_node {
+	__u32 node;
+	__u32 workload; /* 0: none ends here */
+};
+
+struct workload {
+	char namespace_name[NAMESPACE_SIZE];
+	char name[NAME_SIZE];
+	char service_account[NAME_SIZE];
+	enum shortcut_mode shortcut;
+	__u32 removed;	/* no longer configured; kept for its open connections */
+};
+
+struct port_key {
+	__u32 workload;
+	__u32 port;
+};
+
+struct port {
+	enum protocol protocol;
+	__u32 excluded;
+};
+
+/* Append-only: `clean` and a newer build read and write what an older one pinned. */
+struct settings {
+	__u64 root_cgroup; /* id of the cgroup at which the tree of names begins */
+	__u64 generation;  /* of the configuration */
+	__u64 draining;	   /* since when nothing is enrolled and members leave, ns; 0: not */
+	__u8 build[32];	   /* SHA-256 of the object */
+	__u32 shortcut;	   /* 0: no short-cut on this kernel (its experiments failed) */
+	__u32 reserved;
+};
+
+/* Closed connections and decisions, per CPU; open connections are added by an inspection. */
+struct counters {
+	__u64 connections_opened;
+	__u64 shortcut_connections_opened;
+	__u64 shortcut_bytes;
+	__u64 tcp_bytes;
+	__u64 carrier_switches;
+	__u64 not_shortcut[REASON_MAX];
+	__u64 errors[HELPER_MAX];
+};
+
+struct workload_connections {
+	__u32 connections;
+	__u32 shortcut_connections;
+};
+
+struct unread {
+	__u64 connection;
+	__u64 since; /* ns, CLOCK_MONOTONIC */
+	__u32 workload;
+	__u32 port; /* the server's */
+};
+
+/* One walk over the open connections. */
+struct inspection {
+	__u64 now; /* ns, CLOCK_MONOTONIC */
+	__u64 shortcut_bytes;
+	__u64 tcp_bytes;
+	__u64 carrier_switches;
+	__u32 connections;
+	__u32 members; /* sockets still in the sockhash */
+	__u32 unread_count;
+	__u32 reserved;
+	struct unread unread[MAX_UNREAD];
+};

@@ -1,0 +1,166 @@
+"""Reconciles: configuration files and cgroups on one side, the kernel's tables and attachments on the other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+from zerohop.agent import lock, units
+from zerohop.agent.notify import notify
+from zerohop.compiler import Tables, compile_tables
+from zerohop.config import Configuration, ConfigurationError, load
+from zerohop.config.watch import ConfigWatcher
+from zerohop.errors import ZerohopError
+from zerohop.kernel import cgroup, lifecycle, tables
+from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.status import read_status
+
+log = logging.getLogger("zerohop")
+
+CGROUP_SECONDS: Final = 1.0
+INSPECT_SECONDS: Final = 5.0
+
+
+class Agent:
+    """One instance's agent. `start` makes the kernel ready, `serve` keeps it so until a signal ends it."""
+
+    def __init__(self, instance: str, config: Path) -> None:
+        self.instance = instance
+        self.config = config
+        self._stack = contextlib.ExitStack()
+        self._digest = ""
+        self._tables: Tables
+        self._wanted: dict[str, str] = {}
+        self._warned: set[tuple[str, str, int]] = set()
+        self.path: DataPath
+
+    def start(self) -> lifecycle.Origin:
+        """Takes the lock, loads the configuration, obtains the data path, applies and attaches.
+
+        Raises `ZerohopError` (with all errors of the configuration) before anything in the kernel has changed.
+        """
+        held = lock.AgentLock(self.instance)
+        self._stack.callback(held.release)
+        configuration = load(self.config)
+        compiled = compile_tables(configuration)
+        wanted = self._resolve(compiled)
+        self.path, origin = lifecycle.obtain(self.instance)
+        self._stack.callback(self.path.close)
+        self._apply(configuration, compiled, wanted)
+        return origin
+
+    def close(self) -> None:
+        """Lets go of everything in this process; the kernel keeps working."""
+        self._stack.close()
+
+    def _resolve(self, compiled: Tables) -> dict[str, str]:
+        wanted = tables.wanted_cgroups(self.instance, compiled, units.cgroups_of(compiled.units))
+        taken = tables.overlaps(self.instance, wanted)
+        if taken:
+            mine, its, other = taken[0]
+            raise ZerohopError(
+                f"the cgroup {mine} is managed by instance {other!r} already (its {its})",
+                hint=f"remove it from one of the two, or run zerohop --instance {other} clean",
+            )
+        return wanted
+
+    def _apply(self, configuration: Configuration, compiled: Tables, wanted: dict[str, str]) -> None:
+        tables.apply(self.path, compiled, wanted, self.path.settings().generation + 1)
+        self._tables, self._wanted, self._digest = compiled, wanted, configuration.digest
+        self.attach()
+
+    def reload(self) -> bool:
+        """Applies the files if they changed. A configuration that is not valid changes nothing; False then."""
+        try:
+            configuration = load(self.config)
+            if configuration.digest == self._digest:
+                return True
+            compiled = compile_tables(configuration)
+            self._apply(configuration, compiled, self._resolve(compiled))
+        except ConfigurationError as error:
+            for each in error.errors:
+                log.error("configuration not applied, the running one stays: %s", each)
+            return False
+        except ZerohopError as error:
+            log.error("configuration not applied, the running one stays: %s", error)
+            return False
+        log.info("configuration applied", extra={"generation": self.path.settings().generation})
+        return True
+
+    def attach(self) -> None:
+        """Attaches to every cgroup that is wanted and there; lets go of those that are wanted no more or have gone."""
+        for name in self._tables.workloads:
+            cgroup.ensure(cgroup.exec_path(self.instance, *name.split("/", 1)))
+        present: set[int] = set()
+        for where in sorted({cgroup.attach_path(each, self.instance) for each in self._wanted}):
+            identifier = cgroup.identifier(cgroup.absolute(where))
+            if identifier is not None:
+                present.add(identifier)
+                self.path.attach(where)
+        for identifier in self.path.attached().keys() - present:
+            self.path.detach(identifier)
+
+    def warn_unread(self) -> None:
+        """Logs, once each, the members whose queue nobody reads: programs that a short-cut cannot serve."""
+        current = {(each.namespace, each.workload, each.port): each for each in read_status(self.path).unread}
+        for key in current.keys() - self._warned:
+            each = current[key]
+            log.warning(
+                "workload %s/%s has not read a connection's data for %.0f s; if it uses splice(2) or its own polling,"
+                " start it with zerohop exec, add SystemCallFilter=~splice:EINVAL to its unit, or exclude port %d",
+                each.namespace,
+                each.workload,
+                each.seconds,
+                each.port,
+            )
+        self._warned = set(current)
+
+    def serve(self) -> None:
+        """Runs until SIGTERM or SIGINT; SIGHUP reloads."""
+        wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stack.callback(os.close, wakeup_read)
+        self._stack.callback(os.close, wakeup_write)
+        signal.set_wakeup_fd(wakeup_write)
+        self._stack.callback(signal.set_wakeup_fd, -1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        watcher = ConfigWatcher(self.config)
+        self._stack.callback(watcher.close)
+        poll = select.poll()
+        poll.register(wakeup_read, select.POLLIN)
+        poll.register(watcher.fileno(), select.POLLIN)
+        next_inspection = time.monotonic() + INSPECT_SECONDS
+        while True:
+            changed = False
+            for fd, _ in poll.poll(CGROUP_SECONDS * 1000):
+                if fd == wakeup_read:
+                    numbers = os.read(wakeup_read, 64)
+                    if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+                        notify("STOPPING=1")
+                        return
+                    changed = True
+                else:
+                    changed = watcher.drain() or changed
+            if changed:
+                self.reload()
+            self._tolerate(self.attach)
+            if time.monotonic() >= next_inspection:
+                next_inspection = time.monotonic() + INSPECT_SECONDS
+                self._tolerate(self.warn_unread)
+                if not changed:
+                    self.reload()
+
+    @staticmethod
+    def _tolerate(step: object) -> None:
+        """A cgroup may vanish between a look and a touch: the next round sees it."""
+        assert callable(step)
+        try:
+            step()
+        except (ZerohopError, OSError) as error:
+            log.warning("will try again: %s", error)

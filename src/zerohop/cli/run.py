@@ -1,0 +1,86 @@
+"""`zerohop run`: the agent in the foreground."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import click
+
+from zerohop.cli.main import Context, require_root
+from zerohop.errors import ZerohopError
+
+DEFAULT_METRICS = "127.0.0.1:15020"
+
+
+def parse_address(value: str) -> tuple[str, int] | None:
+    """`ADDRESS:PORT`, `[V6]:PORT`, or `off` for none."""
+    if value == "off":
+        return None
+    host, separator, port = value.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"{value!r} is not ADDRESS:PORT, as in {DEFAULT_METRICS}", param_hint="--metrics")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  sudo zerohop run -c /etc/zerohop
+  sudo zerohop run -c mesh.yaml --log-format json --metrics 127.0.0.1:9100
+Signals: SIGHUP reads the configuration again, SIGTERM ends the agent. The data
+path stays in the kernel and keeps working; `zerohop clean` removes it."""
+)
+@click.option(
+    "-c",
+    "--config",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A YAML file, or a folder of them. Changes apply without restart.",
+)
+@click.option("--metrics", default=None, help=f"ADDRESS:PORT of the Prometheus endpoint, or off.  [default: {DEFAULT_METRICS}]")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_obj
+def command(context: Context, config: Path, metrics: str | None, log_format: str) -> None:
+    """Manage the workloads that the configuration describes, in the foreground."""
+    require_root("run")
+    # Imported late: other commands should not pay for the agent, nor the agent for theirs.
+    from zerohop.agent.agent import Agent
+    from zerohop.agent.log import configure
+    from zerohop.agent.notify import notify
+    from zerohop.kernel.status import Status, read_status
+
+    log = configure(log_format)
+    endpoint = parse_address(metrics or DEFAULT_METRICS)
+    agent = Agent(context.instance, config)
+    try:
+        origin = agent.start()
+        if endpoint is not None:
+            from zerohop.agent.metrics import serve_metrics
+
+            reading = threading.Lock()
+
+            def read() -> Status:
+                with reading:
+                    return read_status(agent.path)
+
+            try:
+                server = serve_metrics(*endpoint, read)
+                log.info("metrics", extra={"url": f"http://{endpoint[0]}:{server.server_port}/metrics"})
+            except ZerohopError as error:
+                if metrics is not None:
+                    raise
+                log.warning("no metrics: %s", error)
+        log.info("data path %s", origin, extra={"instance": context.instance})
+        click.echo(f"zerohop: ready (instance {context.instance}, process {_pid()})")
+        notify("READY=1")
+        agent.serve()
+        log.info("stopped; the data path stays until zerohop clean")
+    finally:
+        agent.close()
+
+
+def _pid() -> int:
+    import os
+
+    return os.getpid()

@@ -1,0 +1,220 @@
+"""One instance's data path: its programs, maps and attachments, loaded from the object or opened from the pins."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from zerohop.errors import ZerohopError
+from zerohop.kernel import cgroup, libbpf, pins
+from zerohop.kernel.btf import Layouts
+from zerohop.kernel.maps import Map
+
+# Map name to the types of its key and value; "u32" and "u64" are scalars, the rest structures in bpf/shared/types.h.
+MAPS: Final[dict[str, tuple[str, str]]] = {
+    "settings": ("u32", "settings"),
+    "cgroups": ("cgroup_key", "cgroup_node"),
+    "workloads": ("u32", "workload"),
+    "ports": ("port_key", "port"),
+    "handshakes": ("end_key", "handshake"),
+    "connections": ("u64", "connection"),
+    "sockets": ("end_key", "u64"),
+    "counters": ("u32", "counters"),
+    "inspections": ("u32", "inspection"),
+    "workload_connections": ("u32", "workload_connections"),
+}
+PER_CPU: Final = frozenset({"counters"})
+PROGRAMS: Final = ("zerohop_sockops", "zerohop_sender", "zerohop_receiver", "zerohop_inspect")
+
+_SCALARS: Final[dict[str, type[Any]]] = {"u32": ctypes.c_uint32, "u64": ctypes.c_uint64}
+
+
+def object_path() -> Path:
+    """The BPF object: the package's own, or the one that ZEROHOP_OBJECT names (tests of deliberately broken builds)."""
+    override = os.environ.get("ZEROHOP_OBJECT")
+    if override:
+        return Path(override)
+    path = Path(str(resources.files("zerohop.kernel") / "objects" / "zerohop.bpf.o"))
+    if not path.exists():
+        raise ZerohopError(
+            "the package has no BPF object", hint="install it with pip, or run python hatch_build.py in a source tree"
+        )
+    return path
+
+
+def build_of(path: Path) -> bytes:
+    """The build's identity: SHA-256 of its object."""
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+class DataPath:
+    """Descriptors of one instance's maps and programs. Use as a context manager; closing leaves the kernel's side."""
+
+    def __init__(self, folder: Path, layouts: Layouts, maps: dict[str, Map], programs: dict[str, int]) -> None:
+        self.folder = folder
+        self.layouts = layouts
+        self.maps = maps
+        self.programs = programs
+
+    def __enter__(self) -> DataPath:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for table in self.maps.values():
+            table.close()
+        for fd in self.programs.values():
+            os.close(fd)
+        self.programs = {}
+        self.layouts.close()
+
+    @classmethod
+    def load(cls, folder: Path) -> DataPath:
+        """Loads the object, attaches its socket hooks to its sockhash and pins everything under `folder`.
+
+        Nothing is attached to a cgroup yet, so no connection is touched. Raises `BpfError`; when the verifier
+        refused, the error quotes it and nothing stays pinned.
+        """
+        source = object_path()
+        libbpf.messages.clear()
+        handle = libbpf.pointer(f"opening {source}", "bpf_object__open_file", str(source).encode(), None)
+        lib = libbpf.library()
+        try:
+            try:
+                libbpf.call("loading the BPF programs", "bpf_object__load", handle)
+            except libbpf.BpfError as error:
+                raise _load_error(error) from error
+            try:
+                for name in ("maps", "programs", "links"):
+                    (folder / name).mkdir(parents=True)
+                for name in (*MAPS, "memberships"):
+                    table = libbpf.pointer(name, "bpf_object__find_map_by_name", handle, name.encode())
+                    libbpf.obj_pin(lib.bpf_map__fd(table), str(folder / "maps" / name))
+                for name in PROGRAMS:
+                    program = libbpf.pointer(name, "bpf_object__find_program_by_name", handle, name.encode())
+                    libbpf.obj_pin(lib.bpf_program__fd(program), str(folder / "programs" / name))
+                path = cls._open(folder, source)
+            except BaseException:
+                pins.remove(folder)
+                raise
+        finally:
+            lib.bpf_object__close(handle)
+        sockets = path.maps["sockets"].fd
+        libbpf.prog_attach(path.programs["zerohop_sender"], sockets, libbpf.BPF_SK_MSG_VERDICT)
+        libbpf.prog_attach(path.programs["zerohop_receiver"], sockets, libbpf.BPF_SK_SKB_VERDICT)
+        settings = path.layouts.struct("settings")()
+        settings.root_cgroup = cgroup.identifier(cgroup.mount_point()) or 0
+        settings.shortcut = 1
+        ctypes.memmove(ctypes.byref(settings, type(settings).build.offset), build_of(source), 32)
+        path.write_settings(settings)
+        return path
+
+    @classmethod
+    def open(cls, instance: str) -> DataPath:
+        """Opens an instance's pins; raises `ZerohopError` when it has none."""
+        folder = pins.folder(instance)
+        if not (folder / "maps" / "settings").exists():
+            raise ZerohopError(
+                f"instance {instance!r} is not set up here", hint="start it with sudo zerohop run -c PATH"
+            )
+        return cls._open(folder, object_path())
+
+    @classmethod
+    def _open(cls, folder: Path, source: Path) -> DataPath:
+        layouts = Layouts(source)
+        maps: dict[str, Map] = {}
+        programs: dict[str, int] = {}
+
+        def type_of(name: str) -> type[Any]:
+            return _SCALARS[name] if name in _SCALARS else layouts.struct(name)
+
+        try:
+            for name, (key, value) in MAPS.items():
+                fd = libbpf.obj_get(str(folder / "maps" / name))
+                maps[name] = Map(name, fd, type_of(key), type_of(value), per_cpu=name in PER_CPU)
+            for name in PROGRAMS:
+                programs[name] = libbpf.obj_get(str(folder / "programs" / name))
+        except BaseException:
+            cls(folder, layouts, maps, programs).close()
+            raise
+        return cls(folder, layouts, maps, programs)
+
+    # Settings
+
+    def settings(self) -> Any:
+        return self.maps["settings"].get(ctypes.c_uint32(0))
+
+    def write_settings(self, settings: Any) -> None:
+        self.maps["settings"].put(ctypes.c_uint32(0), settings)
+
+    def is_current_build(self) -> bool:
+        """Whether the pins come from this package's object: only then are its layouts theirs."""
+        return bytes(self.settings().build) == build_of(object_path())
+
+    # Attachments
+
+    def attached(self) -> dict[int, Path]:
+        """Cgroup id to link pin, of every attachment that still holds."""
+        return {int(name): self.folder / "links" / name for name in os.listdir(self.folder / "links")}
+
+    def attach(self, path: str) -> None:
+        """Attaches the connection hook to a cgroup (its subtree); a no-op when it is there already."""
+        target = cgroup.absolute(path)
+        identifier = cgroup.identifier(target)
+        if identifier is None or identifier in self.attached():
+            return
+        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            link = libbpf.link_create(self.programs["zerohop_sockops"], fd, f"the cgroup {path}")
+        finally:
+            os.close(fd)
+        try:
+            libbpf.obj_pin(link, str(self.folder / "links" / str(identifier)))
+        finally:
+            os.close(link)
+
+    def detach(self, identifier: int) -> None:
+        """Removes one attachment."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.folder / "links" / str(identifier))
+
+    # Inspection
+
+    @contextlib.contextmanager
+    def inspection(self) -> Iterator[Any]:
+        """Walks the open connections once; yields `struct inspection`, while `workload_connections` belongs to it."""
+        lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            table = self.maps["workload_connections"]
+            for key in list(table.keys()):
+                table.delete(key)
+            if libbpf.test_run(self.programs["zerohop_inspect"]) < 0:
+                raise ZerohopError("the kernel refused to walk the connections")
+            yield self.maps["inspections"].get(ctypes.c_uint32(0))
+        finally:
+            os.close(lock)
+
+
+def _load_error(error: libbpf.BpfError) -> libbpf.BpfError:
+    """The verifier's last words; ZEROHOP_VERIFIER_LOG names a file for all of them."""
+    text = "".join(libbpf.messages)
+    log = os.environ.get("ZEROHOP_VERIFIER_LOG")
+    if log:
+        Path(log).write_text(text)
+    lines = [line for line in text.splitlines() if line and not line.startswith(("processed", "-- END", "libbpf: failed"))]
+    tail = "\n    ".join(lines[-6:])
+    return libbpf.BpfError(
+        f"loading the BPF programs failed; the kernel said\n    {tail}\n ",
+        error.errno,
+        hint="run sudo zerohop doctor; ZEROHOP_VERIFIER_LOG=FILE keeps the whole log",
+    )

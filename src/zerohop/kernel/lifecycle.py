@@ -1,0 +1,94 @@
+"""An instance's data path over time: made, adopted, replaced by another build, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+
+from zerohop.kernel import cgroup, libbpf, pins
+from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.drain import drain
+
+
+class Origin(enum.StrEnum):
+    """Where a data path came from."""
+
+    CREATED = "created"
+    ADOPTED = "adopted"
+    REPLACED = "replaced"
+
+
+def obtain(instance: str) -> tuple[DataPath, Origin]:
+    """Adopts the instance's pins when this very build made them, else makes a new data path.
+
+    Another build's attachments are exchanged link by link, each in one step, so that no connection is made unseen;
+    its connections go on over TCP.
+    """
+    for leftover in (pins.staging(instance), pins.retired(instance)):
+        pins.remove(leftover)
+    folder = pins.folder(instance)
+    if not folder.exists():
+        return DataPath.load(folder), Origin.CREATED
+    try:
+        old = DataPath.open(instance)
+    except Exception:  # another build's pins need not have the maps or types that this one knows
+        old = None
+    if old is not None:
+        if old.is_current_build():
+            _resume(old)
+            return old, Origin.ADOPTED
+        with old, contextlib.suppress(Exception):  # its layouts may differ: draining is a courtesy
+            drain(old)
+    return _replace(instance), Origin.REPLACED
+
+
+def _resume(path: DataPath) -> None:
+    """Ends a drain that did not finish."""
+    settings = path.settings()
+    if settings.draining:
+        settings.draining = 0
+        path.write_settings(settings)
+
+
+def _replace(instance: str) -> DataPath:
+    folder, staging, retired = pins.folder(instance), pins.staging(instance), pins.retired(instance)
+    path = DataPath.load(staging)
+    links = folder / "links"
+    for name in os.listdir(links) if links.exists() else ():
+        link = libbpf.obj_get(str(links / name))
+        try:
+            libbpf.link_update(link, path.programs["zerohop_sockops"])
+        except libbpf.BpfError:
+            continue  # its cgroup has gone: the agent attaches afresh where one is needed
+        finally:
+            os.close(link)
+        os.rename(links / name, staging / "links" / name)
+    os.rename(folder, retired)
+    os.rename(staging, folder)
+    path.folder = folder
+    pins.remove(retired)
+    return path
+
+
+def remove(instance: str, *, timeout: float = 4.0) -> tuple[bool, int]:
+    """Removes every trace of an instance; open connections live on.
+
+    Returns whether there was one, and how many sockets keep the programs alive until they close.
+    """
+    staying = 0
+    folder = pins.folder(instance)
+    found = folder.exists()
+    if found:
+        with contextlib.suppress(Exception):  # pins of another build, or half a set of them: removing is what counts
+            with DataPath.open(instance) as path:
+                staying = drain(path, timeout=timeout)
+    for place in (folder, pins.staging(instance), pins.retired(instance)):
+        pins.remove(place)
+    own = cgroup.absolute(cgroup.instance_path(instance))
+    if own.exists():
+        found = True
+        cgroup.remove(cgroup.instance_path(instance))
+    with contextlib.suppress(OSError):
+        own.parent.rmdir()
+    return found, staying

@@ -1,0 +1,160 @@
+"""What the kernel says about an instance, read from the pins: no agent is needed."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from zerohop.kernel import libbpf
+from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.maps import Map
+from zerohop.kernel.tables import text
+
+UNREAD_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True)
+class WorkloadStatus:
+    namespace: str
+    name: str
+    service_account: str
+    connections: int
+    shortcut_connections: int
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A member of the short-cut whose queue nobody has read for a while."""
+
+    namespace: str
+    workload: str
+    port: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts since the data path was made; bytes are payload, each direction once."""
+
+    connections_opened: int
+    shortcut_connections_opened: int
+    shortcut_bytes: int
+    tcp_bytes: int
+    carrier_switches: int
+    not_shortcut: dict[str, int]
+    errors: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ProgramStatus:
+    instructions: int
+    verified_instructions: int
+    run_count: int
+    run_ns: int
+
+
+@dataclass(frozen=True)
+class Status:
+    generation: int
+    draining: bool
+    open_connections: int
+    workloads: list[WorkloadStatus]
+    totals: Totals
+    unread: list[Unread]
+    map_bytes: int
+    programs: dict[str, ProgramStatus]
+
+
+def read_status(path: DataPath) -> Status:
+    """One look at everything; takes an inspection of the open connections."""
+    with path.inspection() as inspection:
+        open_by_workload = {key.value: value for key, value in path.maps["workload_connections"].items()}
+    settings = path.settings()
+    named = {key.value: value for key, value in path.maps["workloads"].items()}
+    workloads = []
+    for number, value in named.items():
+        counts = open_by_workload.get(number)
+        if value.removed and counts is None:
+            continue
+        workloads.append(
+            WorkloadStatus(
+                text(value.namespace_name),
+                text(value.name),
+                text(value.service_account),
+                counts.connections if counts else 0,
+                counts.shortcut_connections if counts else 0,
+            )
+        )
+    return Status(
+        generation=settings.generation,
+        draining=bool(settings.draining),
+        open_connections=inspection.connections,
+        workloads=sorted(workloads, key=lambda each: (each.namespace, each.name)),
+        totals=_totals(path, inspection),
+        unread=_unread(inspection, named),
+        map_bytes=_map_bytes(path),
+        programs={name: _program(fd) for name, fd in path.programs.items()},
+    )
+
+
+def wait_for_unread(path: DataPath) -> None:
+    """Without an agent nobody has looked before: looks twice, so that a queue that nobody reads shows its age."""
+    with path.inspection() as inspection:
+        pending = inspection.unread_count
+    if pending:
+        time.sleep(UNREAD_SECONDS)
+
+
+def _totals(path: DataPath, inspection: Any) -> Totals:
+    per_cpu = path.maps["counters"].get(ctypes.c_uint32(0)) or []
+    reasons, helpers = path.layouts.enum("reason"), path.layouts.enum("helper")
+
+    def total(name: str) -> int:
+        return sum(getattr(counters, name) for counters in per_cpu)
+
+    def by_name(array: str, names: Any, prefix: str) -> dict[str, int]:
+        sums = {
+            name.name.removeprefix(prefix).lower(): sum(getattr(counters, array)[name] for counters in per_cpu)
+            for name in names
+            if not name.name.endswith("_MAX")
+        }
+        return {name: count for name, count in sums.items() if count}
+
+    return Totals(
+        connections_opened=total("connections_opened"),
+        shortcut_connections_opened=total("shortcut_connections_opened"),
+        shortcut_bytes=total("shortcut_bytes") + inspection.shortcut_bytes,
+        tcp_bytes=total("tcp_bytes") + inspection.tcp_bytes,
+        carrier_switches=total("carrier_switches") + inspection.carrier_switches,
+        not_shortcut=by_name("not_shortcut", reasons, "REASON_"),
+        errors=by_name("errors", helpers, "HELPER_"),
+    )
+
+
+def _unread(inspection: Any, workloads: dict[int, Any]) -> list[Unread]:
+    found = []
+    for entry in inspection.unread[: inspection.unread_count]:
+        seconds = (inspection.now - entry.since) / 1e9
+        value = workloads.get(entry.workload)
+        if seconds >= UNREAD_SECONDS and value is not None:
+            found.append(Unread(text(value.namespace_name), text(value.name), entry.port, round(seconds, 1)))
+    return found
+
+
+def _map_bytes(path: DataPath) -> int:
+    total = sum(table.memory_bytes() for table in path.maps.values())
+    fd = libbpf.obj_get(str(path.folder / "maps" / "memberships"))
+    storage = Map("memberships", fd, ctypes.c_uint32, ctypes.c_uint32)
+    try:
+        return total + storage.memory_bytes()
+    finally:
+        storage.close()
+
+
+def _program(fd: int) -> ProgramStatus:
+    info = libbpf.program_info(fd)
+    return ProgramStatus(info.xlated_prog_len // 8, info.verified_insns, info.run_cnt, info.run_time_ns)
+
+

@@ -1,0 +1,143 @@
+"""Writes compiled tables into the maps. New entries come before stale ones go, so that nothing is ever missing."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from zerohop.compiler import Tables
+from zerohop.kernel import cgroup, pins
+from zerohop.kernel.datapath import DataPath
+
+
+def text(value: Any) -> str:
+    """A NUL-terminated character array as text."""
+    return bytes(value).split(b"\0", 1)[0].decode()
+
+
+def workload_ids(path: DataPath, *, removed: bool = True) -> dict[str, int]:
+    """`NS/NAME` to the number by which the kernel knows the workload."""
+    return {
+        f"{text(value.namespace_name)}/{text(value.name)}": key.value
+        for key, value in path.maps["workloads"].items()
+        if removed or not value.removed
+    }
+
+
+def cgroup_paths(path: DataPath) -> dict[str, int]:
+    """Cgroup path to workload number, as the kernel's tree of names has it."""
+    children: dict[int, list[tuple[str, int, int]]] = {}
+    for key, value in path.maps["cgroups"].items():
+        children.setdefault(key.parent, []).append((text(key.name), value.node, value.workload))
+    found: dict[str, int] = {}
+    pending = [("", 0)]
+    while pending:
+        prefix, parent = pending.pop()
+        for name, node, workload in children.get(parent, ()):
+            if workload:
+                found[f"{prefix}/{name}"] = workload
+            pending.append((f"{prefix}/{name}", node))
+    return found
+
+
+def apply(path: DataPath, tables: Tables, cgroups: dict[str, str], generation: int) -> None:
+    """Makes the maps say what `tables` say. `cgroups`: cgroup path to `NS/NAME`, units and `exec` resolved.
+
+    Workloads keep their numbers for as long as they are configured, or a connection of theirs is open, so
+    that established connections keep their names.
+    """
+    ids = _apply_workloads(path, tables)
+    _apply_cgroups(path, {where: ids[name] for where, name in cgroups.items()})
+    _apply_ports(path, tables, ids)
+    settings = path.settings()
+    settings.generation = generation
+    path.write_settings(settings)
+
+
+def _apply_workloads(path: DataPath, tables: Tables) -> dict[str, int]:
+    table = path.maps["workloads"]
+    ids = workload_ids(path)
+    following = max(ids.values(), default=0) + 1
+    for name, entry in tables.workloads.items():
+        if name not in ids:
+            ids[name] = following
+            following += 1
+        value = path.layouts.struct("workload")()
+        value.namespace_name = entry.namespace.encode()
+        value.name = entry.name.encode()
+        value.service_account = entry.service_account.encode()
+        value.shortcut = entry.shortcut
+        table.put(ctypes.c_uint32(ids[name]), value)
+    gone = [number for name, number in ids.items() if name not in tables.workloads]
+    if gone:
+        in_use = {end.workload for _, conn in path.maps["connections"].items() for end in conn.ends}
+        for number in gone:
+            key = ctypes.c_uint32(number)
+            value = table.get(key)
+            if value is not None and number in in_use:
+                value.removed = 1
+                table.put(key, value)
+            else:
+                table.delete(key)
+    return ids
+
+
+def _apply_cgroups(path: DataPath, wanted: dict[str, int]) -> None:
+    table = path.maps["cgroups"]
+    key_type, node_type = path.layouts.struct("cgroup_key"), path.layouts.struct("cgroup_node")
+    present = {(key.parent, bytes(key.name)): value.node for key, value in table.items()}
+    following = max(present.values(), default=0) + 1
+    keep: set[tuple[int, bytes]] = set()
+    workload_at = {where.strip("/"): number for where, number in wanted.items()}
+    nodes: dict[str, int] = {"": 0}
+    for where in sorted({"/".join(full.split("/")[:n]) for full in workload_at for n in range(1, full.count("/") + 2)}):
+        parent, _, name = where.rpartition("/")
+        key = key_type(nodes[parent], name.encode())
+        identity = (key.parent, bytes(key.name))
+        number = present.get(identity)
+        if number is None:
+            number, following = following, following + 1
+        nodes[where] = number
+        keep.add(identity)
+        table.put(key, node_type(number, workload_at.get(where, 0)))
+    for parent_node, name_bytes in present.keys() - keep:
+        table.delete(key_type(parent_node, name_bytes))
+
+
+def _apply_ports(path: DataPath, tables: Tables, ids: dict[str, int]) -> None:
+    table = path.maps["ports"]
+    key_type, value_type = path.layouts.struct("port_key"), path.layouts.struct("port")
+    wanted: dict[tuple[int, int], Any] = {}
+    for (name, number), protocol in tables.ports.items():
+        wanted[ids[name], number] = value_type(int(protocol), 0)
+    for name, number in tables.excluded:
+        wanted.setdefault((ids[name], number), value_type(0, 0)).excluded = 1
+    for (workload, number), value in wanted.items():
+        table.put(key_type(workload, number), value)
+    for key in list(table.keys()):
+        if (key.workload, key.port) not in wanted:
+            table.delete(key)
+
+
+def overlaps(instance: str, wanted: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Cgroups that another instance manages too: (our path, its path, its name)."""
+    found: list[tuple[str, str, str]] = []
+    for other in pins.instances():
+        if other == instance or not (pins.folder(other) / "maps" / "settings").exists():
+            continue
+        with DataPath.open(other) as path:
+            theirs = cgroup_paths(path)
+        for mine in wanted:
+            for its in theirs:
+                if f"{mine}/".startswith(f"{its}/") or f"{its}/".startswith(f"{mine}/"):
+                    found.append((mine, its, other))
+    return found
+
+
+def wanted_cgroups(instance: str, tables: Tables, units: dict[str, str]) -> dict[str, str]:
+    """Cgroup path to `NS/NAME`: configured, of units (`units`: unit to path), and where `exec` puts processes."""
+    wanted = dict(tables.cgroups)
+    wanted.update({units[unit]: name for unit, name in tables.units.items()})
+    for name, entry in tables.workloads.items():
+        wanted[cgroup.exec_path(instance, entry.namespace, entry.name)] = name
+    return wanted
