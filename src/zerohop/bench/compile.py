@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from importlib import resources, util
+from importlib import resources
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ _FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra")
 
 def find_compiler() -> list[str]:
     """The command of the first compiler of: the `ziglang` wheel, `cc`, `gcc`, `clang`."""
-    if util.find_spec("ziglang") is not None:
+    if importlib.util.find_spec("ziglang") is not None:
         return [sys.executable, "-P", "-m", "ziglang", "cc"]
     for name in ("cc", "gcc", "clang"):
         if path := shutil.which(name):

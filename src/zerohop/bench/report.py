@@ -115,7 +115,10 @@ def _table(name: str, cells: Sequence[CellResult]) -> Table:
     present = {key for cell in cells for runs in cell.runs.values() for run in runs for key in run.figures}
     columns = {key: title for key, title in COLUMNS.items() if key in present}
     table = Table(
-        title=f"{name} (operation: {WORKLOADS[name].unit})", box=None, title_justify="left", pad_edge=False
+        title=f"{name} (operation: {WORKLOADS[name].unit})",
+        box=None,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
     )
     for title in ("case", "topology", "place", "mode"):
         table.add_column(title, no_wrap=True)

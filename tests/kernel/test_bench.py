@@ -1,0 +1,186 @@
+"""`zerohop bench` for real, in short: the JSON contract, and nothing left behind however it ends.
+
+No figure is judged here: a test machine is no place for that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zerohop.bench.cgroups import cgroup2_mount
+from zerohop.bench.network import new_namespace, own_namespace
+from zerohop.bench.programs import Program
+from zerohop.errors import EXIT_UNSUPPORTED, ZerohopError
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+ECHO_FIGURES = {"p50_us", "p99_us", "per_second", "cpu_us_per_op"}
+FIGURES = {
+    "pingecho": ECHO_FIGURES,
+    "http2": ECHO_FIGURES,
+    "bulk": {"per_second", "cpu_us_per_op"},
+}
+CASES = {"pingecho": "24B", "http2": "8x10", "bulk": "128K"}
+
+
+@dataclass
+class Bench:
+    """Starts benches that carry a mark in their environment, by which whatever they start can be found."""
+
+    temporary: Path
+    mark: str
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "zerohop", "bench", *options],
+            env=os.environ | {"ZEROHOP_TEST_MARK": self.mark, "TMPDIR": str(self.temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A test run in the background has SIGINT ignored, and its children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+        )
+
+    def run(self, *options: str) -> dict[str, Any]:
+        bench = self.start(*options, "--seconds", "0.1", "--json", "-")
+        output, errors = bench.communicate(timeout=120)
+        if bench.returncode == EXIT_UNSUPPORTED:
+            pytest.skip(errors.strip())
+        assert bench.returncode == 0, errors
+        shape: dict[str, Any] = json.loads(output)
+        return shape
+
+    def processes(self) -> set[str]:
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self.mark.encode() in path.read_bytes():
+                    found.add(path.parent.name)
+            except OSError:
+                continue  # Ended while we looked.
+        return found
+
+
+def leftovers() -> set[str]:
+    """Everything by which a bench could be recognised that had not been cleaned up."""
+    mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text())
+    assert mount is not None
+    places = [
+        (mount, "zerohop-bench-*"),
+        (mount / "zerohop", "bench-*"),
+        (Path("/sys/fs/bpf/zerohop"), "bench-*"),
+    ]
+    found = {str(path) for folder, pattern in places for path in folder.glob(pattern)}
+    return found | {str(path) for path in Path("/run/netns").glob("*bench*")}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    before = leftovers()
+    bench = Bench(tmp_path, f"mark-{uuid.uuid4()}")
+    yield bench
+    deadline = time.monotonic() + 5  # A killed process is listed until its new parent has waited for it.
+    while bench.processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert bench.processes() == set()
+    assert leftovers() <= before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("modes", [("direct",), ("direct", "zerohop")], ids=",".join)
+@pytest.mark.parametrize("workload", FIGURES)
+def test_the_json_contract(bench: Bench, workload: str, modes: tuple[str, ...]) -> None:
+    rounds = 1 if modes == ("direct",) else 2
+    shape = bench.run(
+        workload,
+        *("--case", CASES[workload]),
+        *("--modes", ",".join(modes)),
+        *("--rounds", str(rounds)),
+        *("--placement", "same,free"),
+    )
+    assert shape["workload"] == workload
+    assert shape["rounds"] == rounds
+    assert shape["environment"]["kernel"] == os.uname().release
+    assert shape["environment"]["cpus"] == os.cpu_count()
+    assert shape["environment"]["versions"]["zerohop"]
+    cells = [(case["case"], case["topology"], case["placement"]) for case in shape["cases"]]
+    assert cells == [
+        (CASES[workload], topology, placement)
+        for topology in ("loopback", "veth")
+        for placement in ("same", "free")
+    ]
+    for case in shape["cases"]:
+        assert set(case["modes"]) == set(modes)
+        for mode, measured in case["modes"].items():
+            assert FIGURES[workload] <= measured.keys()
+            assert not (ECHO_FIGURES - FIGURES[workload]) & measured.keys()
+            assert measured["per_second"] > 0
+            assert set(measured["tcp"]) == {"timeouts", "retransmits", "pruned"}
+            assert ("shortcut_share" in measured) == (mode == "zerohop")
+        for summary in (case["ratio"], case["spread"]):
+            assert set(summary) == set(modes) - {"direct"}
+            assert all(figures.keys() <= FIGURES[workload] for figures in summary.values())
+
+
+@pytest.mark.parametrize("modes", ["direct", "direct,zerohop"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("seconds", [0.7, 3.0])
+def test_an_interrupted_bench_leaves_nothing(
+    bench: Bench, number: signal.Signals, status: int, modes: str, seconds: float
+) -> None:
+    process = bench.start("http2", "bulk", "--case", "8x1,4K", "--modes", modes, "--topology", "veth")
+    try:
+        process.wait(seconds)
+        pytest.skip(
+            process.communicate()[1].strip()
+        )  # It must still be running: what it needs is missing here.
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    assert output == ""
+
+
+def test_a_failing_program_is_quoted() -> None:
+    with own_namespace() as namespace:
+        program = Program(
+            "server (sh)", ["sh", "-c", "echo no luck >&2; exit 3"], namespace=namespace, cpus=None
+        )
+        with pytest.raises(ZerohopError, match=r"^server \(sh\) ended with status 3: no luck$"):
+            program.finish(time.monotonic() + 10)
+        program.stop()
+
+
+def test_a_hanging_program_is_ended() -> None:
+    with own_namespace() as namespace:
+        program = Program("client (sleep)", ["sleep", "60"], namespace=namespace, cpus=None)
+        with pytest.raises(ZerohopError, match="did not answer in time"):
+            program.finish(time.monotonic() + 0.1)
+        program.stop()
+        assert not Path(f"/proc/{program.pid}").exists()
+
+
+def test_a_new_namespace_is_apart_and_the_caller_stays_home() -> None:
+    home = os.readlink("/proc/thread-self/ns/net")
+    with new_namespace() as namespace:
+        assert os.readlink("/proc/thread-self/ns/net") == home
+        with namespace.entered():
+            assert os.readlink("/proc/thread-self/ns/net") != home
+            links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+        assert len(links.splitlines()) == links.count(" lo: ") == 1
+        assert "UP" in links
+        program = Program("ip", ["ip", "-o", "link"], namespace=namespace, cpus=frozenset([0]))
+        assert program.finish(time.monotonic() + 10).strip() == links.strip()
+        program.stop()

@@ -1,0 +1,93 @@
+"""The bench's two outputs: the JSON object that scripts read, and the tables that people read."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from zerohop.bench.counters import TcpCounters
+from zerohop.bench.modes.base import Carried
+from zerohop.bench.plan import make_plan
+from zerohop.bench.report import print_tables, to_json
+from zerohop.bench.runner import CellResult, Environment, Result, Run
+
+ENVIRONMENT = Environment(
+    "6.18.0", 2, "A Processor With A Rather Long Name 9999X @ 2.50GHz", 0.5, {"zerohop": "1"}
+)
+ECHO = {"p50_us": 10.0, "p99_us": 20.0, "per_second": 90000.0, "cpu_us_per_op": 12.0}
+
+
+def result(
+    figures: dict[str, float], *workloads: str, modes: tuple[str, ...] = ("direct", "zerohop")
+) -> Result:
+    plan = make_plan(workloads=workloads, topologies=["veth"], placements=["same"], modes=modes, rounds=3)
+    factors = {"direct": 1.0, "zerohop": 0.8}
+    cells = []
+    for cell in plan.cells:
+        runs = {
+            mode: [
+                Run(
+                    # The machine slows down from round to round; the ratio stays.
+                    {key: value * factors[mode] * (1 + number) for key, value in figures.items()},
+                    TcpCounters(timeouts=1, retransmits=2, pruned=3),
+                    Carried(shortcut_bytes=3, tcp_bytes=1) if mode == "zerohop" else None,
+                )
+                for number in range(plan.rounds)
+            ]
+            for mode in modes
+        }
+        cells.append(CellResult(cell, runs))
+    return Result(plan, ENVIRONMENT, tuple(cells))
+
+
+def test_json_has_the_documented_shape() -> None:
+    shape = json.loads(json.dumps(to_json(result(ECHO, "pingecho"))))
+    assert shape["workload"] == "pingecho"
+    assert shape["rounds"] == 3
+    assert {"kernel", "cpus", "versions"} <= shape["environment"].keys()
+    (case,) = shape["cases"]
+    assert (case["case"], case["topology"], case["placement"]) == ("24B", "veth", "same")
+    assert case["modes"]["direct"] == {
+        **{key: value * 2 for key, value in ECHO.items()},
+        "tcp": {"timeouts": 3, "retransmits": 6, "pruned": 9},
+    }
+    assert case["modes"]["zerohop"]["shortcut_share"] == 0.75
+    assert case["ratio"] == {"zerohop": pytest.approx(dict.fromkeys(ECHO, 0.8))}
+    assert case["spread"] == {"zerohop": pytest.approx(dict.fromkeys(ECHO, 0.0))}
+    assert len(case["samples"]["direct"]) == 3
+
+
+def test_a_figure_that_a_workload_does_not_have_is_left_out() -> None:
+    shape = to_json(result({"per_second": 4000.0, "cpu_us_per_op": 250.0}, "bulk"))
+    assert [case["case"] for case in shape["cases"]] == ["4K", "16K", "128K", "1M"]
+    for case in shape["cases"]:
+        assert case["modes"]["direct"].keys() == {"per_second", "cpu_us_per_op", "tcp"}
+        assert case["ratio"]["zerohop"].keys() == {"per_second", "cpu_us_per_op"}
+
+
+def test_without_direct_there_is_no_ratio() -> None:
+    (case,) = to_json(result(ECHO, "pingecho", modes=("zerohop",)))["cases"]
+    assert case["ratio"] == case["spread"] == {}
+
+
+def test_several_workloads_are_still_one_object() -> None:
+    shape = to_json(result(ECHO, "pingecho", "http2"))
+    assert shape["workload"] == "pingecho,http2"
+    assert [case["workload"] for case in shape["cases"]] == ["pingecho"] + ["http2"] * 4
+
+
+@pytest.mark.parametrize("scale", [0.001, 1.0, 90.0])
+def test_tables_fit_80_columns_without_cutting_anything(scale: float) -> None:
+    output = io.StringIO()
+    figures = {key: value * scale for key, value in ECHO.items()}
+    print_tables(result(figures, "pingecho", "http2", "bulk"), Console(file=output, width=80))
+    lines = output.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert "…" not in output.getvalue()
+    ratios = [line for line in lines if line.split()[:1] == ["ratio"]]
+    assert len(ratios) == 9
+    assert all(line.count("0.80 (0.00)") == 4 for line in ratios)
+    assert "75.0% of bytes short-cut" in output.getvalue()
