@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent
 OBJECT = ROOT / "src" / "zerohop" / "kernel" / "objects" / "zerohop.bpf.o"
 
 WARNINGS = ["-Wall", "-Wextra", "-Wpadded", "-Werror", "-Wno-unused-parameter"]
-FLAGS = ["-O2", "-g", "-std=gnu11", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", *WARNINGS]
+FLAGS = ["-O2", "-g", "-mcpu=v3", "-std=gnu11", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", *WARNINGS]
 
 
 def compile_object(output: Path, *, compiler: list[str] | None = None, defines: tuple[str, ...] = ()) -> None:

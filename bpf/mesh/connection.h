@@ -24,6 +24,11 @@ static __always_inline int is_nonblocking(const struct socket *socket)
 	return (file->f_flags & O_NONBLOCK) != 0;
 }
 
+static __always_inline int has_ulp(const struct sock *sk)
+{
+	return kernel_cast(struct inet_connection_sock, sk)->icsk_ulp_ops != NULL;
+}
+
 static __always_inline __u32 shortcut_mode_of(__u32 id)
 {
 	struct workload *found = bpf_map_lookup_elem(&workloads, &id);
@@ -130,6 +135,7 @@ static __noinline int on_syn(struct bpf_sock_ops *ctx)
 	listener = kernel_cast(struct sock, listener);
 	shake.port = listener->__sk_common.skc_num;
 	shake.blocking = !is_nonblocking(listener->sk_socket);
+	shake.ulp = has_ulp(listener);
 	client.snd_nxt = request->rcv_isn + 1;
 	client.rcv_nxt = request->snt_isn + 1;
 	if (bpf_map_update_elem(&handshakes, &client, &shake, BPF_ANY))
@@ -137,9 +143,10 @@ static __noinline int on_syn(struct bpf_sock_ops *ctx)
 	return 0;
 }
 
-static __always_inline void fill_end(struct bpf_sock_ops *ctx, struct end *end, struct sock *sk, __u32 workload)
+/* All of an end but `sock`, which makes it visible to the peer's sender hook. */
+static __always_inline void fill_end(struct bpf_sock_ops *ctx, struct connection *conn, struct end *end, __u32 workload)
 {
-	end->sock = (__u64)sk;
+	__sync_fetch_and_add(&conn->open_ends, 1);
 	end->cookie = bpf_get_socket_cookie(ctx);
 	end->key.snd_nxt = ctx->snd_nxt;
 	end->key.rcv_nxt = ctx->rcv_nxt;
@@ -161,7 +168,8 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 
 	if (!workload || !conf || !count)
 		return 0;
-	fill_end(ctx, client, sk, workload);
+	fill_end(ctx, &fresh, client, workload);
+	client->sock = (__u64)sk;
 	id = client->cookie;
 	fresh.family = ctx->family;
 	fresh.client_port = ctx->local_port;
@@ -177,8 +185,12 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 		fresh.protocol = declared_protocol(shake->workload, shake->port);
 		fresh.reason = decide(&fresh);
 		if (fresh.reason == REASON_NONE) {
-			if (conf->draining || !conf->shortcut)
+			if (!conf->shortcut)
+				fresh.reason = REASON_KERNEL;
+			else if (conf->draining)
 				fresh.reason = REASON_DRAINING;
+			else if (shake->ulp || has_ulp(sk))
+				fresh.reason = REASON_ULP;
 			else if (kernel_bit(tcp, repair))
 				fresh.reason = REASON_REPAIR;
 			else if (!is_nonblocking(sk->sk_socket))
@@ -220,7 +232,8 @@ static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u3
 
 	if (!count || !sk)
 		return 0;
-	fill_end(ctx, server, sk, workload);
+	fill_end(ctx, &fresh, server, workload);
+	server->sock = (__u64)sk;
 	id = server->cookie;
 	fresh.family = ctx->family;
 	fresh.server_port = ctx->local_port;
@@ -237,6 +250,15 @@ static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u3
 	if (join(ctx, id, ROLE_SERVER, 0))
 		bpf_map_delete_elem(&connections, &id);
 	return 0;
+}
+
+/* Both ends may close at once, on two CPUs: the one that counts down last removes the connection. */
+static __always_inline void close_end(struct connection *conn, struct end *end, __u64 id)
+{
+	WRITE_ONCE(end->sock, 0);
+	end->flags &= ~END_OPEN;
+	if (__sync_fetch_and_sub(&conn->open_ends, 1) == 1)
+		bpf_map_delete_elem(&connections, &id);
 }
 
 static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
@@ -258,23 +280,25 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 	if (!workload || !count)
 		return 0;
 	conn = id ? bpf_map_lookup_elem(&connections, &id) : NULL;
-	if (!conn)
+	/* The table of handshakes forgets the oldest: what stands in its place is told by its key. */
+	if (!conn || conn->ends[ROLE_CLIENT].key.snd_nxt != client.snd_nxt ||
+	    conn->ends[ROLE_CLIENT].key.rcv_nxt != client.rcv_nxt || conn->ends[ROLE_SERVER].cookie)
 		return join_alone(ctx, sk, workload);
 
 	server = &conn->ends[ROLE_SERVER];
-	if (conn->reason == REASON_NONE) {
-		fill_end(ctx, server, sk, workload);
-		if (join(ctx, id, ROLE_SERVER, 1) || enrol(ctx, server)) {
-			conn->leave_ns = bpf_ktime_get_ns();
-			conn->reason = REASON_HELPER_FAILED;
-			count_not_shortcut(REASON_HELPER_FAILED);
-			return 0;
-		}
-		count->shortcut_connections_opened++;
-	} else {
-		fill_end(ctx, server, sk, workload);
-		join(ctx, id, ROLE_SERVER, 0);
+	fill_end(ctx, conn, server, workload);
+	if (join(ctx, id, ROLE_SERVER, conn->reason == REASON_NONE) ||
+	    (conn->reason == REASON_NONE && enrol(ctx, server))) {
+		conn->leave_ns = bpf_ktime_get_ns();
+		conn->reason = REASON_HELPER_FAILED;
+		count_not_shortcut(REASON_HELPER_FAILED);
+		if (!(server->flags & END_ENROLLED))
+			close_end(conn, server, id);
+		return 0;
 	}
+	if (conn->reason == REASON_NONE)
+		count->shortcut_connections_opened++;
+	WRITE_ONCE(server->sock, (__u64)sk);
 	return 0;
 }
 
@@ -312,12 +336,9 @@ static __noinline int on_close(struct bpf_sock_ops *ctx)
 	end = &conn->ends[role];
 	if (!(end->flags & END_OPEN))
 		return 0;
-	WRITE_ONCE(end->sock, 0);
-	end->flags &= ~END_OPEN;
 	count->shortcut_bytes += end->shortcut_bytes;
 	count->carrier_switches += end->switches;
 	count->tcp_bytes += tcp_bytes_of(conn, role, tcp);
-	if (!(READ_ONCE(conn->ends[role ^ 1].flags) & END_OPEN))
-		bpf_map_delete_elem(&connections, &id);
+	close_end(conn, end, id);
 	return 0;
 }

@@ -20,6 +20,8 @@ enum reason {
 	REASON_REPAIR = 11,		/* TCP_REPAIR: the socket chose its own sequence numbers */
 	REASON_TABLE_FULL = 12,		/* more connections than bounds.h allows */
 	REASON_HELPER_FAILED = 13,	/* the kernel refused to enrol a socket; see errors */
+	REASON_KERNEL = 14,		/* this kernel failed its experiments (doctor): no short-cut here */
+	REASON_ULP = 15,		/* an upper-layer protocol (TLS, MPTCP) owns the socket */
 	REASON_MAX
 };
 

@@ -34,9 +34,9 @@ struct end_key {
 };
 
 enum end_flag {
-	END_OPEN = 1,	  /* established and not yet closed */
-	END_ENROLLED = 2, /* put into the sockhash */
-	END_LEFT = 4,	  /* taken out of it again */
+	END_OPEN = 1,	   /* established and not yet closed */
+	END_ENROLLED = 2,  /* put into the sockhash */
+	END_LEFT = 4,	   /* taken out of it again */
 	END_THROTTLED = 8, /* its window is clamped so that its reader can catch up and it can leave */
 };
 
@@ -62,13 +62,13 @@ struct end {
 struct connection {
 	struct end ends[2];    /* by enum role */
 	__u64 leave_ns;	       /* when it stopped short-cutting, 0: it has not */
+	__u32 open_ends;
 	enum reason reason;    /* REASON_NONE: short-cut */
 	__u16 server_port;     /* where the server listens */
 	__u16 dialled_port;    /* what the client asked for */
 	__u16 client_port;
 	__u8 family;
 	__u8 protocol;	       /* enum protocol */
-	__u32 reserved;
 };
 
 /* From a socket to its connection (socket storage). */
@@ -83,7 +83,8 @@ struct handshake {
 	__u64 connection; /* set when the client's end is managed and established */
 	__u32 workload;
 	__u16 port;
-	__u16 blocking;	  /* the listener's descriptor lacks O_NONBLOCK */
+	__u8 blocking;	  /* the listener's descriptor lacks O_NONBLOCK */
+	__u8 ulp;	  /* the listener has an upper-layer protocol */
 };
 
 struct cgroup_key {

@@ -40,7 +40,9 @@ class MeshCollector(Collector):
         for reason, count in totals.not_shortcut.items():
             reasons.add_metric([reason], count)
         yield reasons
-        errors = CounterMetricFamily("zerohop_helper_errors", "Kernel helpers that failed.", labels=["helper"])
+        errors = CounterMetricFamily(
+            "zerohop_helper_errors", "Kernel helpers that failed.", labels=["helper"]
+        )
         for helper, count in totals.errors.items():
             errors.add_metric([helper], count)
         yield errors
@@ -56,7 +58,9 @@ class MeshCollector(Collector):
             )
         yield open_now
         yield GaugeMetricFamily("zerohop_config_generation", "Configuration in force.", status.generation)
-        yield GaugeMetricFamily("zerohop_unread_members", "Members whose queue nobody reads.", len(status.unread))
+        yield GaugeMetricFamily(
+            "zerohop_unread_members", "Members whose queue nobody reads.", len(status.unread)
+        )
         yield GaugeMetricFamily("zerohop_map_bytes", "Kernel memory of the maps.", status.map_bytes)
 
 
@@ -68,6 +72,7 @@ def serve_metrics(address: str, port: int, read: Callable[[], Status]) -> WSGISe
         server, _ = start_http_server(port, addr=address, registry=registry)
     except OSError as error:
         raise ZerohopError(
-            f"cannot serve metrics on {address}:{port}: {error.strerror}", hint="name another with --metrics ADDRESS:PORT"
+            f"cannot serve metrics on {address}:{port}: {error.strerror}",
+            hint="name another with --metrics ADDRESS:PORT",
         ) from error
     return server

@@ -19,7 +19,9 @@ def parse_address(value: str) -> tuple[str, int] | None:
         return None
     host, separator, port = value.rpartition(":")
     if not separator or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{value!r} is not ADDRESS:PORT, as in {DEFAULT_METRICS}", param_hint="--metrics")
+        raise click.BadParameter(
+            f"{value!r} is not ADDRESS:PORT, as in {DEFAULT_METRICS}", param_hint="--metrics"
+        )
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
@@ -38,7 +40,11 @@ path stays in the kernel and keeps working; `zerohop clean` removes it."""
     type=click.Path(exists=True, path_type=Path),
     help="A YAML file, or a folder of them. Changes apply without restart.",
 )
-@click.option("--metrics", default=None, help=f"ADDRESS:PORT of the Prometheus endpoint, or off.  [default: {DEFAULT_METRICS}]")
+@click.option(
+    "--metrics",
+    default=None,
+    help=f"ADDRESS:PORT of the Prometheus endpoint, or off.  [default: {DEFAULT_METRICS}]",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.pass_obj
 def command(context: Context, config: Path, metrics: str | None, log_format: str) -> None:

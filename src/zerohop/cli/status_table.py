@@ -21,7 +21,9 @@ def human_bytes(count: float) -> str:
 def print_status(instance: str, agent: AgentInfo | None, status: Status) -> None:
     console = Console(highlight=False)
     state = (
-        f"agent {agent.pid}, {human_bytes(agent.resident_bytes)} resident" if agent else "no agent; the kernel works on"
+        f"agent {agent.pid}, {human_bytes(agent.resident_bytes)} resident"
+        if agent
+        else "no agent; the kernel works on"
     )
     console.print(f"instance {instance}: {state}; configuration {status.generation}")
     if status.draining:
@@ -58,6 +60,9 @@ def _print_workloads(console: Console, status: Status) -> None:
     table.add_column("SHORT-CUT", justify="right")
     for each in status.workloads:
         table.add_row(
-            f"{each.namespace}/{each.name}", each.service_account, str(each.connections), str(each.shortcut_connections)
+            f"{each.namespace}/{each.name}",
+            each.service_account,
+            str(each.connections),
+            str(each.shortcut_connections),
         )
     console.print(table)

@@ -47,7 +47,9 @@ class Layouts:
     """The types of one object file. `struct("end")` is a `ctypes.Structure` class, `enum("reason")` an `IntEnum`."""
 
     def __init__(self, object_file: Path) -> None:
-        self._btf = libbpf.pointer(f"reading the types of {object_file}", "btf__parse", str(object_file).encode(), None)
+        self._btf = libbpf.pointer(
+            f"reading the types of {object_file}", "btf__parse", str(object_file).encode(), None
+        )
         self._structures: dict[int, type[ctypes.Structure]] = {}
         self._enums: dict[str, type[enum.IntEnum]] = {}
 

@@ -44,7 +44,8 @@ def object_path() -> Path:
     path = Path(str(resources.files("zerohop.kernel") / "objects" / "zerohop.bpf.o"))
     if not path.exists():
         raise ZerohopError(
-            "the package has no BPF object", hint="install it with pip, or run python hatch_build.py in a source tree"
+            "the package has no BPF object",
+            hint="install it with pip, or run python hatch_build.py in a source tree",
         )
     return path
 
@@ -57,7 +58,9 @@ def build_of(path: Path) -> bytes:
 class DataPath:
     """Descriptors of one instance's maps and programs. Use as a context manager; closing leaves the kernel's side."""
 
-    def __init__(self, folder: Path, layouts: Layouts, maps: dict[str, Map], programs: dict[str, int]) -> None:
+    def __init__(
+        self, folder: Path, layouts: Layouts, maps: dict[str, Map], programs: dict[str, int]
+    ) -> None:
         self.folder = folder
         self.layouts = layouts
         self.maps = maps
@@ -211,7 +214,11 @@ def _load_error(error: libbpf.BpfError) -> libbpf.BpfError:
     log = os.environ.get("ZEROHOP_VERIFIER_LOG")
     if log:
         Path(log).write_text(text)
-    lines = [line for line in text.splitlines() if line and not line.startswith(("processed", "-- END", "libbpf: failed"))]
+    lines = [
+        line
+        for line in text.splitlines()
+        if line and not line.startswith(("processed", "-- END", "libbpf: failed"))
+    ]
     tail = "\n    ".join(lines[-6:])
     return libbpf.BpfError(
         f"loading the BPF programs failed; the kernel said\n    {tail}\n ",

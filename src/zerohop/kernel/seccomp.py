@@ -39,7 +39,8 @@ def refuse_splice() -> None:
     machine = platform.machine()
     if machine not in _MACHINES:
         raise UnsupportedError(
-            f"splice(2) cannot be refused on {machine}", hint="start the program with --allow-splice if it never splices"
+            f"splice(2) cannot be refused on {machine}",
+            hint="start the program with --allow-splice if it never splices",
         )
     architecture, seccomp, splice = _MACHINES[machine]
     code = [

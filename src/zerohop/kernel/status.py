@@ -116,7 +116,9 @@ def _totals(path: DataPath, inspection: Any) -> Totals:
 
     def by_name(array: str, names: Any, prefix: str) -> dict[str, int]:
         sums = {
-            name.name.removeprefix(prefix).lower(): sum(getattr(counters, array)[name] for counters in per_cpu)
+            name.name.removeprefix(prefix).lower(): sum(
+                getattr(counters, array)[name] for counters in per_cpu
+            )
             for name in names
             if not name.name.endswith("_MAX")
         }
@@ -156,5 +158,3 @@ def _map_bytes(path: DataPath) -> int:
 def _program(fd: int) -> ProgramStatus:
     info = libbpf.program_info(fd)
     return ProgramStatus(info.xlated_prog_len // 8, info.verified_insns, info.run_cnt, info.run_time_ns)
-
-
