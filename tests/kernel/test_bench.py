@@ -21,7 +21,11 @@ import pytest
 
 from zerohop.bench.cgroups import cgroup2_mount
 from zerohop.bench.network import new_namespace, own_namespace
+from zerohop.bench.plan import Cell, make_plan
 from zerohop.bench.programs import Program
+from zerohop.bench.runner import CellResult, run_plan
+from zerohop.bench.workloads import WORKLOADS
+from zerohop.bench.workloads.base import workload_documents
 from zerohop.errors import EXIT_UNSUPPORTED, ZerohopError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -117,9 +121,7 @@ def test_the_json_contract(bench: Bench, workload: str, modes: tuple[str, ...]) 
     assert shape["environment"]["versions"]["zerohop"]
     cells = [(case["case"], case["topology"], case["placement"]) for case in shape["cases"]]
     assert cells == [
-        (CASES[workload], topology, placement)
-        for topology in ("loopback", "veth")
-        for placement in ("same", "free")
+        (CASES[workload], topology, placement) for topology in ("loopback", "veth") for placement in ("same", "free")
     ]
     for case in shape["cases"]:
         assert set(case["modes"]) == set(modes)
@@ -143,9 +145,7 @@ def test_an_interrupted_bench_leaves_nothing(
     process = bench.start("http2", "bulk", "--case", "8x1,4K", "--modes", modes, "--topology", "veth")
     try:
         process.wait(seconds)
-        pytest.skip(
-            process.communicate()[1].strip()
-        )  # It must still be running: what it needs is missing here.
+        pytest.skip(process.communicate()[1].strip())  # It must still be running: what it needs is missing here.
     except subprocess.TimeoutExpired:
         process.send_signal(number)
     output, errors = process.communicate(timeout=60)
@@ -153,11 +153,25 @@ def test_an_interrupted_bench_leaves_nothing(
     assert output == ""
 
 
+class Quiet:
+    """Progress that nobody watches."""
+
+    def run_started(self, cell: Cell, mode: str, number: int) -> None: ...
+    def cell_done(self, result: CellResult) -> None: ...
+
+
+def test_direct_is_never_compared_with_direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = leftovers()
+    monkeypatch.setattr(WORKLOADS["pingecho"], "configuration", lambda port: workload_documents(shortcut="Disabled"))
+    plan = make_plan(workloads=["pingecho"], topologies=["loopback"], placements=["same"], seconds=0.05)
+    with pytest.raises(ZerohopError, match=r"mode zerohop: no connection of pingecho was short-cut.*reasons: \{'"):
+        run_plan(plan, Quiet())
+    assert leftovers() <= before
+
+
 def test_a_failing_program_is_quoted() -> None:
     with own_namespace() as namespace:
-        program = Program(
-            "server (sh)", ["sh", "-c", "echo no luck >&2; exit 3"], namespace=namespace, cpus=None
-        )
+        program = Program("server (sh)", ["sh", "-c", "echo no luck >&2; exit 3"], namespace=namespace, cpus=None)
         with pytest.raises(ZerohopError, match=r"^server \(sh\) ended with status 3: no luck$"):
             program.finish(time.monotonic() + 10)
         program.stop()

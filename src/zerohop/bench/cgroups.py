@@ -30,9 +30,7 @@ def plain_cgroups(names: tuple[str, ...]) -> Iterator[dict[str, Path]]:
     """One cgroup for each name, below one of the bench's own; removed at the end, with what runs there."""
     mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     if mount is None:
-        raise UnsupportedError(
-            "no cgroup v2 hierarchy is mounted", hint="run mount -t cgroup2 none /sys/fs/cgroup"
-        )
+        raise UnsupportedError("no cgroup v2 hierarchy is mounted", hint="run mount -t cgroup2 none /sys/fs/cgroup")
     _remove_abandoned(mount)
     parent = mount / f"{_PREFIX}{os.getpid()}"
     try:

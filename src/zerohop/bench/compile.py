@@ -25,9 +25,7 @@ def find_compiler() -> list[str]:
     for name in ("cc", "gcc", "clang"):
         if path := shutil.which(name):
             return [path]
-    raise UnsupportedError(
-        "no C compiler for the benchmark's programs", hint="run pip install 'zerohop[bench]'"
-    )
+    raise UnsupportedError("no C compiler for the benchmark's programs", hint="run pip install 'zerohop[bench]'")
 
 
 def compile_peer(name: str, scratch: Path) -> tuple[Path, str]:
@@ -64,9 +62,7 @@ def _compile(compiler: list[str], folder: Path, source: str, program: Path) -> N
         text=True,
     )
     if result.returncode != 0:
-        raise ZerohopError(
-            f"compiling {source} with {' '.join(compiler)} failed: {result.stderr.strip()[-2000:]}"
-        )
+        raise ZerohopError(f"compiling {source} with {' '.join(compiler)} failed: {result.stderr.strip()[-2000:]}")
     partial.rename(program)
 
 

@@ -21,9 +21,7 @@ def _call(name: str, *arguments: int) -> None:
     # os.unshare and os.setns exist from Python 3.12 on.
     if getattr(_libc, name)(*arguments) != 0:
         error = ctypes.get_errno()
-        raise ZerohopError(
-            f"{name}: {os.strerror(error)}", hint="run as root, outside a restricted container"
-        )
+        raise ZerohopError(f"{name}: {os.strerror(error)}", hint="run as root, outside a restricted container")
 
 
 class Namespace:

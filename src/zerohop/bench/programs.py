@@ -38,9 +38,7 @@ def child_setup(parent_death: signal.Signals) -> Callable[[], None]:
 class Program:
     """A running program in a session of its own, so that a terminal's Ctrl-C reaches only the bench."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], *, namespace: Namespace, cpus: frozenset[int] | None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[str], *, namespace: Namespace, cpus: frozenset[int] | None) -> None:
         """Starts `command` in `namespace`, on `cpus`. Raises `ZerohopError` if it cannot be started."""
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
@@ -116,11 +114,7 @@ class Program:
 
     def describe_failure(self) -> str:
         status = self._process.poll()
-        how = (
-            f"was killed by signal {-status}"
-            if status is not None and status < 0
-            else f"ended with status {status}"
-        )
+        how = f"was killed by signal {-status}" if status is not None and status < 0 else f"ended with status {status}"
         return f"{self.name} {how}{self._stderr_tail()}"
 
     def stop(self) -> None:

@@ -38,9 +38,7 @@ class BenchProgress:
     def cell_done(self, result: CellResult) -> None:
         self._cells += 1
         if not self._console.is_terminal:
-            self._console.print(
-                f"[{self._cells}/{len(self._plan.cells)}] {result.cell}", markup=False, highlight=False
-            )
+            self._console.print(f"[{self._cells}/{len(self._plan.cells)}] {result.cell}", markup=False, highlight=False)
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -66,9 +66,7 @@ def cell_ratios(result: CellResult) -> dict[str, dict[str, list[float]]]:
     if baseline is None:
         return {}
     return {
-        mode: round_ratios(_figures(runs), _figures(baseline))
-        for mode, runs in result.runs.items()
-        if mode != BASELINE
+        mode: round_ratios(_figures(runs), _figures(baseline)) for mode, runs in result.runs.items() if mode != BASELINE
     }
 
 
@@ -141,9 +139,9 @@ def _notes(cells: Sequence[CellResult]) -> Iterable[str]:
     for mode in cells[0].runs:
         runs = [run for cell in cells for run in cell.runs[mode]]
         tcp, carried = total_tcp(runs), total_carried(runs)
-        note = f"  {mode}: TCP time-outs {tcp.timeouts}, retransmitted {tcp.retransmits}, pruned {tcp.pruned}"
+        note = f"  {mode}: TCP time-outs {tcp.timeouts:,}, resent {tcp.retransmits:,}, pruned {tcp.pruned:,}"
         if carried is not None:
-            note += f"; {carried.shortcut_share:.1%} of bytes short-cut"
+            note += f"; {carried.shortcut_share:.1%} short-cut"
         yield note
 
 

@@ -101,11 +101,7 @@ class _Runner:
         setting = Setting(workload, free_port(), self.scratch)
         with ExitStack() as stack:
             modes = {name: stack.enter_context(MODES[name](setting)) for name in self.plan.modes}
-            return [
-                self._run_cell(cell, setting, modes)
-                for cell in self.plan.cells
-                if cell.workload == workload.name
-            ]
+            return [self._run_cell(cell, setting, modes) for cell in self.plan.cells if cell.workload == workload.name]
 
     def _run_cell(self, cell: Cell, setting: Setting, modes: Mapping[str, Mode]) -> CellResult:
         result = CellResult(cell, {name: [] for name in self.plan.modes})

@@ -30,17 +30,11 @@ def _list_option(name: str, default: str, text: str) -> Callable[[Callable[..., 
 
 @click.command(name="bench")
 @click.argument("workloads", nargs=-1, metavar="[WORKLOAD]...")
-@_list_option(
-    "--topology", ",".join(DEFAULT_TOPOLOGIES), "loopback: one namespace; veth: two, joined by a pair."
-)
-@_list_option(
-    "--placement", "same,split", "free: the scheduler's choice; same: one CPU; split: one CPU each."
-)
+@_list_option("--topology", ",".join(DEFAULT_TOPOLOGIES), "loopback: one namespace; veth: two, joined by a pair.")
+@_list_option("--placement", "same,split", "free: the scheduler's choice; same: one CPU; split: one CPU each.")
 @_list_option("--case", "every case", "Cases of the chosen workloads, as in the table below.")
 @_list_option("--modes", ",".join(DEFAULT_MODES), "direct: without zerohop; zerohop: with it.")
-@click.option(
-    "--rounds", type=click.IntRange(1), default=DEFAULT_ROUNDS, show_default=True, help="Runs of each mode."
-)
+@click.option("--rounds", type=click.IntRange(1), default=DEFAULT_ROUNDS, show_default=True, help="Runs of each mode.")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.05, 3600),
@@ -48,9 +42,7 @@ def _list_option(name: str, default: str, text: str) -> Callable[[Callable[..., 
     show_default=True,
     help="Measured length of each run; a quarter of it is the warm-up before.",
 )
-@click.option(
-    "--json", "json_file", metavar="FILE|-", help="Also write one JSON object to FILE; - is only that."
-)
+@click.option("--json", "json_file", metavar="FILE|-", help="Also write one JSON object to FILE; - is only that.")
 def command(
     workloads: tuple[str, ...],
     topology: tuple[str, ...],
@@ -106,6 +98,4 @@ def _require_writable(path: Path) -> None:
     """Refuses before ten minutes of work, not after."""
     target = path if path.exists() else path.parent
     if path.is_dir() or not os.access(target, os.W_OK):
-        raise ZerohopError(
-            f"cannot write {path}", hint="name a file in a folder that exists", exit_code=EXIT_USAGE
-        )
+        raise ZerohopError(f"cannot write {path}", hint="name a file in a folder that exists", exit_code=EXIT_USAGE)

@@ -152,9 +152,7 @@ def _run(instance: str, *arguments: str) -> str:
             _zerohop(instance, *arguments), capture_output=True, text=True, timeout=_COMMAND_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise ZerohopError(
-            f"zerohop {' '.join(arguments)} did not end within {_COMMAND_SECONDS:.0f} s"
-        ) from None
+        raise ZerohopError(f"zerohop {' '.join(arguments)} did not end within {_COMMAND_SECONDS:.0f} s") from None
     if result.returncode != 0:
         raise ZerohopError(f"zerohop {' '.join(arguments)} failed: {result.stderr.strip()}")
     return result.stdout

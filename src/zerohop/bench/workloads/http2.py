@@ -115,9 +115,7 @@ def parse_rate(line: str) -> float:
 
 def parse_requests(output: str) -> int:
     """How many requests succeeded, from h2load's `requests:` line; `ZerohopError` if any did not."""
-    match = re.search(
-        r"^requests: .*?(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output, re.M
-    )
+    match = re.search(r"^requests: .*?(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output, re.M)
     if not match:
         raise ZerohopError(f"h2load: no request counts in its output: {output[-500:]}")
     succeeded, *wrong = (int(number) for number in match.groups())

@@ -37,7 +37,5 @@ class PingEcho:
             "p50_us": report["p50_ns"] / 1e3,
             "p99_us": report["p99_ns"] / 1e3,
             "per_second": report["operations"] / report["elapsed_ns"] * 1e9,
-            "cpu_us_per_op": cpu_us_per_operation(
-                report["cpu_before"], report["cpu_after"], report["operations"]
-            ),
+            "cpu_us_per_op": cpu_us_per_operation(report["cpu_before"], report["cpu_after"], report["operations"]),
         }
