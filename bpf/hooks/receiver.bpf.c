@@ -8,5 +8,9 @@
 SEC("sk_skb")
 int zerohop_receiver(struct __sk_buff *skb)
 {
+#ifdef ZH_BREAK_VERIFIER
+	for (;;)
+		;
+#endif
 	return SK_PASS;
 }

@@ -22,6 +22,8 @@ int zerohop_sockops(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ctx->args[1] == TCP_CLOSE)
 			on_close(ctx);
+		else if (ctx->args[1] == TCP_FIN_WAIT1 || ctx->args[1] == TCP_LAST_ACK)
+			on_shutdown(ctx);
 		break;
 	}
 	return 1;

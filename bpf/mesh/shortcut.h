@@ -14,6 +14,8 @@
 
 #include "mesh/connection.h"
 
+#define SOL_SOCKET 1
+#define SO_RCVBUF 8
 #define SOL_TCP 6
 #define TCP_WINDOW_CLAMP 10
 
@@ -226,5 +228,24 @@ static __noinline int on_segment(struct bpf_sock_ops *ctx)
 		clamp_window(ctx, end->window_clamp);
 	if (bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG))
 		count_error(HELPER_SOCK_OPS_CB_FLAGS_SET);
+	return 0;
+}
+
+/*
+ * BPF_SOCK_OPS_STATE_CB: a member is closed with data unread. TCP would answer with a reset; here the data was in the
+ * short-cut's queue, which is gone, so the kernel says FIN, with a window still closed by what nobody read: a writer
+ * that waits for room would learn only from its next window probe. An open window in the FIN makes it send at once,
+ * and what it sends is answered with the reset.
+ */
+static __noinline int on_shutdown(struct bpf_sock_ops *ctx)
+{
+	const struct sock *sk = kernel_cast(struct sock, socket_of(ctx));
+	int unread = sk->sk_backlog.rmem_alloc.counter;
+	int room = 2 * sk->sk_rcvbuf;
+
+	if ((sk->sk_shutdown & (RCV_SHUTDOWN | SEND_SHUTDOWN)) != (RCV_SHUTDOWN | SEND_SHUTDOWN) || unread <= 0)
+		return 0;
+	if (bpf_setsockopt(ctx, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)))
+		count_error(HELPER_SETSOCKOPT);
 	return 0;
 }

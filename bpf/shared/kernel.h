@@ -8,8 +8,9 @@
 #include "shared/helpers.h"
 
 #define TCP_ESTABLISHED 1
+#define TCP_FIN_WAIT1 4
 #define TCP_CLOSE 7
-#define TCP_CLOSE_WAIT 8
+#define TCP_LAST_ACK 9
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define O_NONBLOCK 04000
