@@ -131,7 +131,7 @@ def _table(name: str, cells: Sequence[CellResult]) -> Table:
             place = ("", "", "")
             if mode in ratios:
                 ratio, spread = summarise_ratios(ratios[mode])
-                table.add_row(*place, "ratio", *(_ratio(key, ratio, spread) for key in columns))
+                table.add_row(*place, "ratio", *(_ratio(key, ratio, spread, len(runs)) for key in columns))
     return table
 
 
@@ -149,12 +149,12 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def _ratio(key: str, ratio: dict[str, float], spread: dict[str, float]) -> Text | str:
+def _ratio(key: str, ratio: dict[str, float], spread: dict[str, float], rounds: int) -> Text | str:
     if key not in ratio:
         return ""
     better = ratio[key] > 1 if key == "per_second" else ratio[key] < 1
     text = Text(f"{ratio[key]:.2f} ({spread[key]:.2f})", style="bold")
-    # Coloured only where the difference is larger than the noise.
-    if abs(ratio[key] - 1) > spread[key]:
+    # Coloured only where the difference is larger than the noise, which fewer than three rounds cannot tell.
+    if rounds >= 3 and abs(ratio[key] - 1) > spread[key]:
         text.stylize("green" if better else "red")
     return text

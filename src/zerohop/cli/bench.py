@@ -86,8 +86,7 @@ def command(
     with ending_signals_raise(), BenchProgress(plan, Console(stderr=True)) as progress:
         result = run_plan(plan, progress)
     if json_file != "-":
-        console = Console()
-        print_tables(result, Console(width=min(console.width, WIDTH)))
+        print_tables(result, Console(width=min(Console().width, WIDTH), highlight=False))
     if json_file == "-":
         print_json(to_json(result))
     elif json_file is not None:
