@@ -178,6 +178,8 @@ def test_a_failing_program_is_quoted() -> None:
         with pytest.raises(ZerohopError, match=r"^server \(sh\) ended with status 3: no luck$"):
             program.finish(time.monotonic() + 10)
         program.stop()
+        assert program.failed
+        assert program.describe_failure().endswith("status 3: no luck")
 
 
 def test_a_hanging_program_is_ended() -> None:
@@ -186,6 +188,7 @@ def test_a_hanging_program_is_ended() -> None:
         with pytest.raises(ZerohopError, match="did not answer in time"):
             program.finish(time.monotonic() + 0.1)
         program.stop()
+        assert not program.failed
         assert not Path(f"/proc/{program.pid}").exists()
 
 

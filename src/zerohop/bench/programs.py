@@ -43,6 +43,8 @@ class Program:
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._pending = b""
+        self._stopped = False
+        self._last_words = ""
         home = os.sched_getaffinity(0)
         with namespace.entered():
             try:
@@ -68,8 +70,8 @@ class Program:
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended with another status than 0."""
-        return self._process.poll() not in (None, 0)
+        """Whether it has ended by itself, with another status than 0."""
+        return not self._stopped and self._process.poll() not in (None, 0)
 
     def read_line(self, deadline: float) -> str | None:
         """The next line of stdout, None at its end; `ZerohopError` at `deadline` (monotonic seconds)."""
@@ -120,12 +122,17 @@ class Program:
     def stop(self) -> None:
         """Ends it, and whatever it started."""
         with ending_signals_held():
+            self._stopped = self._process.poll() is None
             end_group(self._process)
             assert self._process.stdout is not None
             self._process.stdout.close()
+            # Another program's failure may still have to be explained by this one's last words.
+            self._last_words = self._stderr_tail()
             self._stderr.close()
 
     def _stderr_tail(self) -> str:
+        if self._stderr.closed:
+            return self._last_words
         self._stderr.seek(0)
         text = self._stderr.read().decode(errors="replace").strip()
         return f": {text[-STDERR_TAIL:]}" if text else ""
