@@ -87,6 +87,30 @@ static __always_inline int looks_blocking(struct connection *conn, struct end *p
 	return 1;
 }
 
+/* Whether this CPU keeps writing to another one that does not answer: its reader is still waking up. */
+static __always_inline int outruns_reader(struct end *me, const struct end *peer)
+{
+	__u32 cpu = bpf_get_smp_processor_id() & (MAX_CPUS - 1);
+	__u32 peer_cpu = peer->cpu & (MAX_CPUS - 1);
+	struct activity *here = bpf_map_lookup_elem(&activities, &cpu);
+	struct activity *there = bpf_map_lookup_elem(&activities, &peer_cpu);
+	__u64 messages;
+
+	if (!here || !there)
+		return 0;
+	me->cpu = cpu;
+	here->messages++;
+	if (cpu == peer_cpu)
+		return 0;
+	messages = READ_ONCE(there->messages);
+	if (here->peer_cpu != peer_cpu || here->peer_messages != messages) {
+		here->peer_cpu = peer_cpu;
+		here->peer_messages = messages;
+		here->streak = 0;
+	}
+	return here->streak++ >= STREAK_LIMIT;
+}
+
 /* Decides whether `size` bytes may go past TCP now. */
 static __always_inline int may_redirect(struct connection *conn, struct end *me, struct end *peer,
 					const struct sock *sender, __u32 size)
@@ -115,6 +139,8 @@ static __always_inline int may_redirect(struct connection *conn, struct end *me,
 		stop(conn, REASON_BULK, bpf_ktime_get_ns());
 		return 0;
 	}
+	if (outruns_reader(me, peer))
+		return 0;
 	address = READ_ONCE(peer->sock);
 	if (!address)
 		return 0;

@@ -47,3 +47,11 @@
 
 /* Members whose queue nobody reads that one inspection lists; more are only counted. */
 #define MAX_UNREAD 64
+
+/* CPUs whose activity is told apart. Beyond: two share a record, and may take each other's activity for their own. */
+#define MAX_CPUS 1024
+
+/* Messages that one CPU redirects to another without any answer from there, until TCP carries. The reader over there
+ * is waking up: a redirect costs so little that the writer would be done and asleep before the reader runs, and both
+ * would pay for a wake-up per batch; TCP's own work fills that time. */
+#define STREAK_LIMIT 3

@@ -72,6 +72,14 @@ struct {
 	__type(value, struct counters);
 } counters SEC(".maps");
 
+/* By CPU, and not per CPU: each reads the others'. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_CPUS);
+	__type(key, __u32);
+	__type(value, struct activity);
+} activities SEC(".maps");
+
 /* Filled by an inspection. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

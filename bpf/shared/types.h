@@ -57,6 +57,8 @@ struct end {
 	__u64 unread_since;    /* inspection: since when that message is the first, ns */
 	__u32 carrier;	       /* 1: the last write went past TCP */
 	__u32 window_clamp;    /* before the throttle */
+	__u32 cpu;	       /* on which it last sent */
+	__u32 reserved;
 };
 
 struct connection {
@@ -146,6 +148,15 @@ struct unread {
 	__u64 since; /* ns, CLOCK_MONOTONIC */
 	__u32 workload;
 	__u32 port; /* the server's */
+};
+
+/* What one CPU sent, and its streak of messages to another one that has sent nothing meanwhile. */
+struct activity {
+	__u64 messages;
+	__u64 peer_messages;
+	__u32 peer_cpu;
+	__u32 streak;
+	__u64 reserved[5]; /* a cache line each */
 };
 
 /* One walk over the open connections. */

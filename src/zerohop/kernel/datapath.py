@@ -27,6 +27,7 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "connections": ("u64", "connection"),
     "sockets": ("end_key", "u64"),
     "counters": ("u32", "counters"),
+    "activities": ("u32", "activity"),
     "inspections": ("u32", "inspection"),
     "workload_connections": ("u32", "workload_connections"),
 }
