@@ -56,7 +56,7 @@ def command(
     """Measures what zerohop gains or costs on this machine.
 
     Runs the same programs with and without zerohop, one after the other in each round, and compares within
-    the round. Without WORKLOAD, all of them: about ten minutes.
+    the round. Without WORKLOAD, all of them: about twelve minutes.
 
     \b
     WORKLOAD  cases                what runs
