@@ -14,7 +14,7 @@ from typing import Final
 from zerohop.agent import lock, units
 from zerohop.agent.notify import notify
 from zerohop.compiler import Tables, compile_tables
-from zerohop.config import Configuration, ConfigurationError, load
+from zerohop.config import Configuration, ConfigurationError, digest, load
 from zerohop.config.watch import ConfigWatcher
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, lifecycle, tables
@@ -35,6 +35,7 @@ class Agent:
         self.config = config
         self._stack = contextlib.ExitStack()
         self._digest = ""
+        self._refused = ""
         self._tables: Tables
         self._wanted: dict[str, str] = {}
         self._warned: set[tuple[str, str, int]] = set()
@@ -77,10 +78,12 @@ class Agent:
 
     def reload(self) -> bool:
         """Applies the files if they changed. A configuration that is not valid changes nothing; False then."""
+        seen = digest(self.config)
+        if seen in (self._digest, self._refused):
+            return seen == self._digest
+        self._refused = seen
         try:
             configuration = load(self.config)
-            if configuration.digest == self._digest:
-                return True
             compiled = compile_tables(configuration)
             self._apply(configuration, compiled, self._resolve(compiled))
         except ConfigurationError as error:
@@ -90,6 +93,7 @@ class Agent:
         except ZerohopError as error:
             log.error("configuration not applied, the running one stays: %s", error)
             return False
+        self._refused = ""
         log.info("configuration applied", extra={"generation": self.path.settings().generation})
         return True
 

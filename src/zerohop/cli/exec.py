@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import signal
 
 import click
 
@@ -52,6 +53,9 @@ def command(context: Context, workload: str, allow_splice: bool, argv: tuple[str
     cgroup.enter(cgroup.exec_path(context.instance, namespace, name))
     if not allow_splice:
         seccomp.refuse_splice()
+    # Python ignores these; CMD must find them as a shell would have left them.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)
     except OSError as error:
