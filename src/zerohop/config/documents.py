@@ -23,7 +23,11 @@ LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _PREFIX: Final = "tag:yaml.org,2002:"
 _SCALAR_TAGS: Final = frozenset({"str", "int", "float", "bool", "null"})
-_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Line ends that only YAML 1.1 knows (CR alone, U+0085, U+2028, U+2029) count too: editors show other line numbers
+# then, and a comment would end where nobody sees it.
+_UNPRINTABLE: Final = re.compile(
+    "\r(?!\n)|[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)
 _TYPES: Final = {
     "str": "the string",
     "int": "the number",
@@ -107,10 +111,10 @@ def compose(text: str, file: str, problems: Problems) -> Iterator[Node]:
         yield from _compose(text, file, problems)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        source = Source(file, 1) if mark is None else Source(file, mark.line + 1, mark.column + 1)
+        source = Source(file, 1) if mark is None else _place(text, file, mark.line, mark.column)
         what = ", ".join(part for part in (error.context, error.problem) if part)
         hint = "check the indentation, colons and quotes here and in the line above"
-        if "'\\t'" in what or "tab" in what:
+        if text.split("\n")[source.line - 1].lstrip(" ").startswith("\t"):
             hint = "indent with spaces, not tabs"
         problems.add(source, f"not valid YAML: {what}", hint)
         problems.lose_all()
@@ -118,6 +122,14 @@ def compose(text: str, file: str, problems: Problems) -> Iterator[Node]:
         # The parser written in Python lets chr()'s ValueError through for an escape beyond Unicode.
         problems.add(Source(file, 1), f"not valid YAML: {error}", "check characters and escapes")
         problems.lose_all()
+
+
+def _place(text: str, file: str, line: int, column: int) -> Source:
+    """A parser's place, counted from 0; libyaml puts the end of a file below its last line."""
+    lines = text.split("\n")
+    if line < len(lines):
+        return Source(file, line + 1, column + 1)
+    return Source(file, len(lines), len(lines[-1]) + 1)
 
 
 def _compose(text: str, file: str, problems: Problems) -> Iterator[Node]:

@@ -79,11 +79,12 @@ def _read(path: Path, problems: Problems) -> File:
     try:
         # Non-blocking, or opening a pipe that nobody writes to would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            problems.add(Source(name, 1), "not a regular file", "save the objects to a file")
+            problems.lose_all()
+            return File(name, None)
         with open(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                problems.add(Source(name, 1), "not a regular file", "save the objects to a file")
-                problems.lose_all()
-                return File(name, None)
             content = stream.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         _unreadable(path, error, problems)

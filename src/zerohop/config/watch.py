@@ -117,8 +117,8 @@ class ConfigWatcher:
         if not interest.matters(name):
             return False
         if mask & _IN_CREATE:
-            # A file that was just made is empty; when its writer closes it there is another event.
-            return not _is_empty_file(os.path.join(interest.path, name))
+            # A file that was just made is still being written; when its writer closes it there is another event.
+            return not _is_new_file(os.path.join(interest.path, name))
         return True
 
     def _watch(self) -> None:
@@ -158,12 +158,13 @@ class ConfigWatcher:
             )
 
 
-def _is_empty_file(path: str) -> bool:
+def _is_new_file(path: str) -> bool:
+    """A file with one name: neither a directory, nor a link of any kind to what is complete already."""
     try:
         status = os.lstat(path)
     except OSError:
         return False
-    return stat.S_ISREG(status.st_mode) and status.st_size == 0
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def _plan(path: str) -> list[_Interest]:

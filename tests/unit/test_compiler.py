@@ -1,0 +1,182 @@
+"""Tables from objects; and that numbers and limits are those of the kernel's headers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from zerohop.compiler import Protocol, Tables, WorkloadEntry, compile_tables
+from zerohop.config import ConfigurationError, load, names, references
+from zerohop.config.protocol import declared_protocol
+
+SHARED = Path(__file__).parents[2] / "bpf" / "shared"
+
+WORKLOADS = """\
+{apiVersion: zerohop.io/v1alpha1, kind: Workload, metadata: {name: cart, namespace: shop, labels: {app: cart, v: "1"}},
+ spec: {cgroups: [/a, b//c/], units: [cart.service], excludePorts: [5432]}}
+---
+{apiVersion: zerohop.io/v1alpha1, kind: Workload,
+ metadata: {name: cart-2, namespace: shop, labels: {app: cart, v: "2"}},
+ spec: {shortcut: Disabled, serviceAccount: cart}}
+---
+{apiVersion: zerohop.io/v1alpha1, kind: Workload, metadata: {name: cart, namespace: other, labels: {app: cart}},
+ spec: {shortcut: Always}}
+"""
+
+
+def tables(folder: Path, *documents: str) -> Tables:
+    path = folder / "a.yaml"
+    path.write_text("\n---\n".join(documents))
+    return compile_tables(load(path))
+
+
+def service(name: str, selector: str, ports: str) -> str:
+    return (
+        f"{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: shop}},"
+        f" spec: {{selector: {selector}, ports: {ports}}}}}"
+    )
+
+
+def test_workloads_cgroups_units_and_exclusions(tmp_path: Path) -> None:
+    assert tables(tmp_path, WORKLOADS) == Tables(
+        workloads={
+            "shop/cart": WorkloadEntry("shop", "cart", "default", 1),
+            "shop/cart-2": WorkloadEntry("shop", "cart-2", "cart", 0),
+            "other/cart": WorkloadEntry("other", "cart", "default", 2),
+        },
+        cgroups={"/a": "shop/cart", "/b/c": "shop/cart"},
+        units={"cart.service": "shop/cart"},
+        ports={},
+        excluded=frozenset({("shop/cart", 5432)}),
+    )
+
+
+def test_ports_are_those_on_which_the_selected_workloads_listen(tmp_path: Path) -> None:
+    compiled = tables(
+        tmp_path,
+        WORKLOADS,
+        service(
+            "all", "{app: cart}", "[{name: grpc, port: 80, targetPort: 50051}, {name: dns, port: 53, protocol: UDP}]"
+        ),
+        service("two", '{app: cart, v: "2"}', "[{port: 8080, appProtocol: http}]"),
+    )
+    assert compiled.ports == {
+        ("shop/cart", 50051): Protocol.GRPC,
+        ("shop/cart-2", 50051): Protocol.GRPC,
+        ("shop/cart-2", 8080): Protocol.HTTP,
+    }
+
+
+@pytest.mark.parametrize("selector", ["{}", "null"])
+def test_a_service_without_selector_selects_nothing(tmp_path: Path, selector: str) -> None:
+    assert tables(tmp_path, WORKLOADS, service("all", selector, "[{name: grpc, port: 80}]")).ports == {}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_declared_protocol_wins_over_none(tmp_path: Path, order: int) -> None:
+    both = [service("a", "{app: cart}", "[{port: 80}]"), service("b", '{v: "1"}', "[{name: http2, port: 80}]")]
+    compiled = tables(tmp_path, WORKLOADS, *both[::order])
+    assert compiled.ports == {("shop/cart", 80): Protocol.HTTP2, ("shop/cart-2", 80): Protocol.TCP}
+
+
+def test_a_named_target_has_the_numbers_of_the_endpoint_slices(tmp_path: Path) -> None:
+    def piece(name: str, number: int) -> str:
+        return (
+            "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,"
+            f" ports: [{{name: grpc, port: {number}}}],"
+            f" metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: a}}}}}}"
+        )
+
+    compiled = tables(
+        tmp_path,
+        WORKLOADS,
+        service("a", '{v: "1"}', "[{name: grpc, port: 80, targetPort: web}]"),
+        piece("one", 7001),
+        piece("two", 7002),
+    )
+    assert compiled.ports == {("shop/cart", 7001): Protocol.GRPC, ("shop/cart", 7002): Protocol.GRPC}
+
+
+@pytest.mark.parametrize(
+    ("app_protocol", "name", "expected"),
+    [
+        ("grpc", "", Protocol.GRPC),
+        ("GRPC", "tcp", Protocol.GRPC),
+        ("http", "grpc", Protocol.HTTP),
+        ("http2", "", Protocol.HTTP2),
+        ("https", "", Protocol.TLS),
+        ("tls", "", Protocol.TLS),
+        ("tcp", "http", Protocol.TCP),
+        ("kubernetes.io/h2c", "", Protocol.HTTP2),
+        ("kubernetes.io/ws", "", Protocol.HTTP),
+        ("kubernetes.io/wss", "", Protocol.TLS),
+        ("example.com/own", "http", None),
+        ("ftp", "grpc", None),
+        (None, "grpc", Protocol.GRPC),
+        (None, "grpc-api", Protocol.GRPC),
+        (None, "grpc-web", Protocol.HTTP),
+        (None, "grpc-web-1", Protocol.HTTP),
+        (None, "grpc-webber", Protocol.GRPC),
+        (None, "http-web", Protocol.HTTP),
+        (None, "http2-web", Protocol.HTTP2),
+        (None, "https-web", Protocol.TLS),
+        (None, "tls-x", Protocol.TLS),
+        (None, "tcp-x", Protocol.TCP),
+        (None, "mongo", Protocol.TCP),
+        (None, "redis-1", Protocol.TCP),
+        (None, "mysql", Protocol.TCP),
+        (None, "grpcish", None),
+        (None, "web", None),
+        (None, "", None),
+    ],
+)
+def test_protocol(app_protocol: str | None, name: str, expected: Protocol | None) -> None:
+    assert declared_protocol(app_protocol, name) is expected
+
+
+def constants(header: str, pattern: str) -> dict[str, int]:
+    return {name: int(value) for name, value in re.findall(pattern, (SHARED / header).read_text())}
+
+
+def test_numbers_are_those_of_the_kernel() -> None:
+    found = constants("types.h", r"\bPROTOCOL_(\w+) = (\d+)")
+    found.pop("UNDECLARED")
+    assert found == {each.name: each.value for each in Protocol}
+    modes = constants("types.h", r"\bSHORTCUT_(DISABLED|AUTO|ALWAYS) = (\d+)")
+    assert modes == {"DISABLED": 0, "AUTO": 1, "ALWAYS": 2}
+
+
+def test_limits_are_those_of_the_kernel() -> None:
+    bounds = constants("bounds.h", r"#define (\w+) (\d+)\b")
+    assert bounds["MAX_WORKLOADS"] == names.MAX_WORKLOADS
+    assert bounds["MAX_PORTS"] == names.MAX_PORTS
+    assert bounds["MAX_CGROUP_NODES"] == names.MAX_CGROUP_NODES
+    assert bounds["MAX_CGROUP_DEPTH"] == names.MAX_CGROUP_DEPTH
+    assert bounds["CGROUP_NAME_SIZE"] - 1 == names.MAX_CGROUP_NAME
+    assert bounds["NAMESPACE_SIZE"] > 63
+    assert bounds["NAME_SIZE"] > 253
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [
+        ("MAX_WORKLOADS", 2, "more than 2 Workloads"),
+        ("MAX_PORTS", 2, "more than 2 ports"),
+        # /zerohop, /zerohop/default, /zerohop/default/shop, …/cart, /a, /b, /b/c, /system.slice, …/cart.service: nine
+        ("MAX_CGROUP_NODES", 8, "more than 8 different parts"),
+    ],
+)
+def test_more_than_the_tables_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, message: str
+) -> None:
+    ports = service("all", "{app: cart}", "[{name: grpc, port: 80}]")
+    monkeypatch.setattr(references, limit, value)
+    with pytest.raises(ConfigurationError) as caught:
+        tables(tmp_path, WORKLOADS, ports)
+    (error,) = caught.value.errors
+    assert message in error.message
+    # One more is room for all.
+    monkeypatch.setattr(references, limit, 9 + 4)
+    tables(tmp_path, WORKLOADS, ports)
