@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* Attached to cgroups: handshakes, establishment, segments at members, close. */
+/* Attached to cgroups: handshakes, establishment, what members send, close. */
 #include "mesh/shortcut.h"
 
 SEC("sockops")
@@ -16,8 +16,8 @@ int zerohop_sockops(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		on_passive_established(ctx);
 		break;
-	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
-		on_segment(ctx);
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		on_transmit(ctx);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ctx->args[1] == TCP_CLOSE)

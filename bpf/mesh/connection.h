@@ -101,7 +101,7 @@ static __always_inline int join(struct bpf_sock_ops *ctx, __u64 id, __u32 role, 
 		return -1;
 	}
 	if (member)
-		flags |= BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG;
+		flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
 	if (bpf_sock_ops_cb_flags_set(ctx, flags)) {
 		count_error(HELPER_SOCK_OPS_CB_FLAGS_SET);
 		return -1;

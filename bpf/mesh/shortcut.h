@@ -198,12 +198,13 @@ static __always_inline void clamp_window(struct bpf_sock_ops *ctx, int bytes)
 }
 
 /*
- * BPF_SOCK_OPS_PARSE_HDR_OPT_CB: a segment arrives at a member, under its lock and before its payload is queued: the
- * one place where a socket may leave the sockhash. What is queued would be freed with the membership, so it leaves
- * when its queues are empty, and when TCP's own count of what was read is whole (kernels before the FIONREAD repair
- * count redirected bytes there too: such a socket stays).
+ * BPF_SOCK_OPS_HDR_OPT_LEN_CB: a member is about to send a segment (data, an acknowledgement, a keep-alive probe),
+ * under its lock: the place where a socket may leave the sockhash. Every other callback is skipped by TCP's fast path.
+ * What is queued would be freed with the membership, so it leaves when its queues are empty, and when all that TCP
+ * received has been read: that also tells a segment on its way through the verdict, and kernels before the FIONREAD
+ * repair, which count redirected bytes there too and whose sockets have to stay.
  */
-static __noinline int on_segment(struct bpf_sock_ops *ctx)
+static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 {
 	const struct settings *conf = current_settings();
 	const struct tcp_sock *tcp;

@@ -41,9 +41,7 @@ class TextFormatter(logging.Formatter):
 def configure(style: str) -> logging.Logger:
     """The agent's logger; `style` is `text` or `json`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        JsonFormatter() if style == "json" else TextFormatter("%(asctime)s %(levelname)s %(message)s")
-    )
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("zerohop")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

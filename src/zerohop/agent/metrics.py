@@ -40,9 +40,7 @@ class MeshCollector(Collector):
         for reason, count in totals.not_shortcut.items():
             reasons.add_metric([reason], count)
         yield reasons
-        errors = CounterMetricFamily(
-            "zerohop_helper_errors", "Kernel helpers that failed.", labels=["helper"]
-        )
+        errors = CounterMetricFamily("zerohop_helper_errors", "Kernel helpers that failed.", labels=["helper"])
         for helper, count in totals.errors.items():
             errors.add_metric([helper], count)
         yield errors
@@ -53,14 +51,10 @@ class MeshCollector(Collector):
         )
         for each in status.workloads:
             open_now.add_metric([each.namespace, each.name, "true"], each.shortcut_connections)
-            open_now.add_metric(
-                [each.namespace, each.name, "false"], each.connections - each.shortcut_connections
-            )
+            open_now.add_metric([each.namespace, each.name, "false"], each.connections - each.shortcut_connections)
         yield open_now
         yield GaugeMetricFamily("zerohop_config_generation", "Configuration in force.", status.generation)
-        yield GaugeMetricFamily(
-            "zerohop_unread_members", "Members whose queue nobody reads.", len(status.unread)
-        )
+        yield GaugeMetricFamily("zerohop_unread_members", "Members whose queue nobody reads.", len(status.unread))
         yield GaugeMetricFamily("zerohop_map_bytes", "Kernel memory of the maps.", status.map_bytes)
 
 

@@ -46,9 +46,7 @@ def command(context: Context, workload: str, allow_splice: bool, argv: tuple[str
         nearest = difflib.get_close_matches(workload, known, n=1)
         raise ZerohopError(
             f"instance {context.instance!r} has no workload {workload!r}",
-            hint=f"did you mean {nearest[0]!r}?"
-            if nearest
-            else "add a Workload to the configuration of zerohop run",
+            hint=f"did you mean {nearest[0]!r}?" if nearest else "add a Workload to the configuration of zerohop run",
         )
     cgroup.enter(cgroup.exec_path(context.instance, namespace, name))
     if not allow_splice:

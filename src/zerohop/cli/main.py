@@ -56,9 +56,7 @@ class LazyGroup(click.Group):
 
             nearest = difflib.get_close_matches(args[0], COMMANDS, n=1)
             if nearest:
-                raise click.UsageError(
-                    f"no such command {args[0]!r}; did you mean {nearest[0]!r}?", ctx
-                ) from error
+                raise click.UsageError(f"no such command {args[0]!r}; did you mean {nearest[0]!r}?", ctx) from error
             raise
 
 

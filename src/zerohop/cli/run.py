@@ -19,9 +19,7 @@ def parse_address(value: str) -> tuple[str, int] | None:
         return None
     host, separator, port = value.rpartition(":")
     if not separator or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(
-            f"{value!r} is not ADDRESS:PORT, as in {DEFAULT_METRICS}", param_hint="--metrics"
-        )
+        raise click.BadParameter(f"{value!r} is not ADDRESS:PORT, as in {DEFAULT_METRICS}", param_hint="--metrics")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 

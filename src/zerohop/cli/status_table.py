@@ -21,9 +21,7 @@ def human_bytes(count: float) -> str:
 def print_status(instance: str, agent: AgentInfo | None, status: Status) -> None:
     console = Console(highlight=False)
     state = (
-        f"agent {agent.pid}, {human_bytes(agent.resident_bytes)} resident"
-        if agent
-        else "no agent; the kernel works on"
+        f"agent {agent.pid}, {human_bytes(agent.resident_bytes)} resident" if agent else "no agent; the kernel works on"
     )
     console.print(f"instance {instance}: {state}; configuration {status.generation}")
     if status.draining:

@@ -47,9 +47,7 @@ class Layouts:
     """The types of one object file. `struct("end")` is a `ctypes.Structure` class, `enum("reason")` an `IntEnum`."""
 
     def __init__(self, object_file: Path) -> None:
-        self._btf = libbpf.pointer(
-            f"reading the types of {object_file}", "btf__parse", str(object_file).encode(), None
-        )
+        self._btf = libbpf.pointer(f"reading the types of {object_file}", "btf__parse", str(object_file).encode(), None)
         self._structures: dict[int, type[ctypes.Structure]] = {}
         self._enums: dict[str, type[enum.IntEnum]] = {}
 
@@ -74,9 +72,7 @@ class Layouts:
         return self._enums[name]
 
     def _find(self, name: str, kind: int) -> int:
-        return libbpf.call(
-            f"looking up the type {name}", "btf__find_by_name_kind", self._btf, name.encode(), kind
-        )
+        return libbpf.call(f"looking up the type {name}", "btf__find_by_name_kind", self._btf, name.encode(), kind)
 
     def _type(self, identifier: int) -> tuple[int, _Type]:
         address = libbpf.pointer("reading a type", "btf__type_by_id", self._btf, identifier).value

@@ -61,9 +61,7 @@ def ensure(path: str) -> Path:
     try:
         target.mkdir(parents=True, exist_ok=True)
     except PermissionError as error:
-        raise ZerohopError(
-            f"cannot make the cgroup {target}: {error.strerror}", hint="run as root"
-        ) from error
+        raise ZerohopError(f"cannot make the cgroup {target}: {error.strerror}", hint="run as root") from error
     return target
 
 
@@ -98,6 +96,4 @@ def remove(path: str) -> list[int]:
                 os.rmdir(folder)
         if not top.exists():
             return moved
-    raise ZerohopError(
-        f"cannot remove the cgroup {top}", hint="look into its cgroup.procs and stop what runs there"
-    )
+    raise ZerohopError(f"cannot remove the cgroup {top}", hint="look into its cgroup.procs and stop what runs there")

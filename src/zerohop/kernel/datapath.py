@@ -59,9 +59,7 @@ def build_of(path: Path) -> bytes:
 class DataPath:
     """Descriptors of one instance's maps and programs. Use as a context manager; closing leaves the kernel's side."""
 
-    def __init__(
-        self, folder: Path, layouts: Layouts, maps: dict[str, Map], programs: dict[str, int]
-    ) -> None:
+    def __init__(self, folder: Path, layouts: Layouts, maps: dict[str, Map], programs: dict[str, int]) -> None:
         self.folder = folder
         self.layouts = layouts
         self.maps = maps
@@ -216,9 +214,7 @@ def _load_error(error: libbpf.BpfError) -> libbpf.BpfError:
     if log:
         Path(log).write_text(text)
     lines = [
-        line
-        for line in text.splitlines()
-        if line and not line.startswith(("processed", "-- END", "libbpf: failed"))
+        line for line in text.splitlines() if line and not line.startswith(("processed", "-- END", "libbpf: failed"))
     ]
     tail = "\n    ".join(lines[-6:])
     return libbpf.BpfError(

@@ -1,8 +1,8 @@
 """Takes connections out of the short-cut without losing a byte, so that a data path can be removed or replaced.
 
-A socket may leave the sockhash only inside a TCP callback of its own (bpf/mesh/shortcut.h, `on_segment`). A busy
-connection has one soon. An idle one is nudged: TCP keep-alive is switched on for a moment through a duplicate of its
-descriptor, and the peer's answer is the segment that lets it go.
+A socket leaves the sockhash when it sends a segment (bpf/mesh/shortcut.h, `on_transmit`). A busy connection does so
+soon. An idle one is nudged: TCP keep-alive is switched on for a moment through a duplicate of its descriptor, and the
+probe is the segment that lets it go.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from zerohop.kernel.tables import cgroup_paths
 
 _PIDFD_GETFD: Final = 438
 _SO_COOKIE: Final = 57
-_IDLE_SECONDS: Final = 1
+_PROBE_SECONDS: Final = 1
+_GRACE_SECONDS: Final = 0.06  # longer than LEAVE_GRACE_NS in bpf/shared/bounds.h, so that the first probe counts
 _syscall = ctypes.CDLL(None, use_errno=True).syscall
 
 
@@ -36,6 +37,7 @@ def drain(path: DataPath, *, timeout: float = 4.0, progress: Callable[[int], Non
         settings.draining = time.monotonic_ns()
         path.write_settings(settings)
     deadline = time.monotonic() + timeout
+    time.sleep(_GRACE_SECONDS)
     with contextlib.ExitStack() as nudged:
         seen: set[int] = set()
         while True:
@@ -108,8 +110,10 @@ def _keepalive(connection: socket.socket) -> Iterator[None]:
         try:
             enabled = connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             idle = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            interval = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_SECONDS)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_SECONDS)
         except OSError:
             yield
             return
@@ -118,4 +122,5 @@ def _keepalive(connection: socket.socket) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)

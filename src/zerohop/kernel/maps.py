@@ -16,9 +16,7 @@ from zerohop.kernel import libbpf
 class Map:
     """One map by descriptor, which this object owns. `per_cpu` values are read as a list, one per possible CPU."""
 
-    def __init__(
-        self, name: str, fd: int, key: type[Any], value: type[Any], *, per_cpu: bool = False
-    ) -> None:
+    def __init__(self, name: str, fd: int, key: type[Any], value: type[Any], *, per_cpu: bool = False) -> None:
         self.name = name
         self.fd = fd
         self._key = key
@@ -35,9 +33,7 @@ class Map:
         count = possible_cpus() if self._per_cpu else 1
         value = (self._value * count)()
         try:
-            libbpf.call(
-                f"reading {self.name}", "bpf_map_lookup_elem", self.fd, ctypes.byref(key), ctypes.byref(value)
-            )
+            libbpf.call(f"reading {self.name}", "bpf_map_lookup_elem", self.fd, ctypes.byref(key), ctypes.byref(value))
         except libbpf.BpfError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -45,9 +41,7 @@ class Map:
         return list(value) if self._per_cpu else value[0]
 
     def put(self, key: Any, value: Any) -> None:
-        libbpf.call(
-            f"writing {self.name}", "bpf_map_update_elem", self.fd, ctypes.byref(key), ctypes.byref(value), 0
-        )
+        libbpf.call(f"writing {self.name}", "bpf_map_update_elem", self.fd, ctypes.byref(key), ctypes.byref(value), 0)
 
     def delete(self, key: Any) -> None:
         """Removes the key; an absent one is not an error."""
@@ -64,9 +58,7 @@ class Map:
             key = self._key()
             argument = None if previous is None else ctypes.byref(previous)
             try:
-                libbpf.call(
-                    f"walking {self.name}", "bpf_map_get_next_key", self.fd, argument, ctypes.byref(key)
-                )
+                libbpf.call(f"walking {self.name}", "bpf_map_get_next_key", self.fd, argument, ctypes.byref(key))
             except libbpf.BpfError as error:
                 if error.errno == errno.ENOENT:
                     return

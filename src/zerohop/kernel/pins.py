@@ -24,9 +24,7 @@ def root() -> Path:
     if found is None:
         result = subprocess.run(["mount", "-t", "bpf", "bpf", str(BPFFS)], capture_output=True, text=True)
         if result.returncode != 0:
-            raise ZerohopError(
-                f"cannot mount bpffs: {result.stderr.strip()}", hint=f"mount -t bpf bpf {BPFFS}"
-            )
+            raise ZerohopError(f"cannot mount bpffs: {result.stderr.strip()}", hint=f"mount -t bpf bpf {BPFFS}")
         mounts.find.cache_clear()
         found = BPFFS
     return found / "zerohop"

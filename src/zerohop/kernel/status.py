@@ -116,9 +116,7 @@ def _totals(path: DataPath, inspection: Any) -> Totals:
 
     def by_name(array: str, names: Any, prefix: str) -> dict[str, int]:
         sums = {
-            name.name.removeprefix(prefix).lower(): sum(
-                getattr(counters, array)[name] for counters in per_cpu
-            )
+            name.name.removeprefix(prefix).lower(): sum(getattr(counters, array)[name] for counters in per_cpu)
             for name in names
             if not name.name.endswith("_MAX")
         }

@@ -90,9 +90,7 @@ def _apply_cgroups(path: DataPath, wanted: dict[str, int]) -> None:
     keep: set[tuple[int, bytes]] = set()
     workload_at = {where.strip("/"): number for where, number in wanted.items()}
     nodes: dict[str, int] = {"": 0}
-    for where in sorted(
-        {"/".join(full.split("/")[:n]) for full in workload_at for n in range(1, full.count("/") + 2)}
-    ):
+    for where in sorted({"/".join(full.split("/")[:n]) for full in workload_at for n in range(1, full.count("/") + 2)}):
         parent, _, name = where.rpartition("/")
         key = key_type(nodes[parent], name.encode())
         identity = (key.parent, bytes(key.name))
