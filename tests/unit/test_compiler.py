@@ -85,14 +85,14 @@ def test_a_named_target_has_the_numbers_of_the_endpoint_slices(tmp_path: Path) -
     def piece(name: str, number: int) -> str:
         return (
             "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4,"
-            f" ports: [{{name: grpc, port: {number}}}],"
+            f" ports: [{{name: grpc, port: {number}}}, {{name: other, port: 9}}],"
             f" metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: a}}}}}}"
         )
 
     compiled = tables(
         tmp_path,
         WORKLOADS,
-        service("a", '{v: "1"}', "[{name: grpc, port: 80, targetPort: web}]"),
+        service("a", '{v: "1"}', "[{name: grpc, port: 80, targetPort: web}, {name: other, port: 81, protocol: UDP}]"),
         piece("one", 7001),
         piece("two", 7002),
     )

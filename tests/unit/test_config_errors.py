@@ -350,23 +350,21 @@ def test_an_alias_bomb_is_refused_at_once(tmp_path: Path) -> None:
     assert sum("alias" in each.message for each in errors) == 39 * 9
 
 
-def test_services_that_contradict_each_other(tmp_path: Path) -> None:
+def test_services_that_contradict_each_other_are_named_once(tmp_path: Path) -> None:
+    ports = "selector: {app: cart}\n  ports: [{name: NAME, port: 80, targetPort: 7000}]"
     (tmp_path / "a.yaml").write_text(
         CART
+        + CART.replace("name: cart", "name: cart-2")
         + "---\n"
-        + service(
-            "selector: {app: cart}\n  ports: [{name: grpc, port: 80, targetPort: 7000}]", "name: a, namespace: shop"
-        )
+        + service(ports.replace("NAME", "grpc"), "name: a, namespace: shop")
         + "---\n"
-        + service(
-            "selector: {app: cart}\n  ports: [{name: tls, port: 80, targetPort: 7000}]", "name: b, namespace: shop"
-        )
+        + service(ports.replace("NAME", "tls"), "name: b, namespace: shop")
     )
     (error,) = errors_of(tmp_path)
-    assert error.line == 16
+    assert error.line == 18
     assert error.message == "port 7000 of Workload shop/cart is tls here and grpc in Service shop/a"
     assert error.hint is not None
-    assert error.hint.endswith("a.yaml:9")
+    assert error.hint.endswith("a.yaml:11")
 
 
 def test_the_exception_says_everything(tmp_path: Path) -> None:

@@ -290,3 +290,11 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError):
             load(path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    example = page.split("```yaml\n", 1)[1].split("```", 1)[0]
+    configuration = load(write(tmp_path, example=example))
+    assert configuration.workloads[0].units == ("cart.service",)
+    assert configuration.services[0].ports[0].target_port == 50051

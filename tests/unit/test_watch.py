@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from zerohop.config import watch
 from zerohop.config.watch import ConfigWatcher
 
 
@@ -222,6 +223,21 @@ def test_a_path_made_faster_than_it_can_be_followed(tmp_path: Path) -> None:
         assert heard(watcher)
 
 
+def test_a_folder_made_between_looking_and_watching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a" / "b" / "conf.yaml"
+    real = watch._plan
+
+    def plan(name: str) -> object:
+        result = real(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return result
+
+    monkeypatch.setattr(watch, "_plan", plan)
+    with closing(ConfigWatcher(path)) as watcher:
+        path.write_text("x")
+        assert heard(watcher)
+
+
 def test_a_loop_of_links(tmp_path: Path) -> None:
     os.symlink("b", tmp_path / "a")
     os.symlink("a", tmp_path / "b")
@@ -267,13 +283,12 @@ def test_watches_do_not_pile_up(folder: Path, watcher: ConfigWatcher) -> None:
         return Path(f"/proc/self/fdinfo/{watcher.fileno()}").read_text().count("inotify wd:")
 
     before = watches()
-    for _ in range(5):
-        folder.rename(folder.parent / "old")
+    for number in range(5):  # the old folders stay, so that the kernel does not take the watches away itself
+        folder.rename(folder.parent / f"old-{number}")
         assert heard(watcher)
         folder.mkdir()
         (folder / "a.yaml").write_text("x")
         assert heard(watcher)
-        shutil.rmtree(folder.parent / "old")
     assert watches() == before
 
 

@@ -104,7 +104,7 @@ def _kind(fields: Fields) -> str | None:
         return None
     if kind in PLANNED:
         known = f"{PLANNED[kind]} {kind}" if version == PLANNED[kind] else f"{shown(version or '')} {kind}"
-        fields.error("kind", f"{known} is not supported yet", "remove it; nothing else enforces it here either")
+        fields.error("kind", f"{known} is not supported yet", "remove it: this version does not enforce it")
         return None
     if kind not in API_VERSIONS:
         hint = suggest(kind, API_VERSIONS, "kind")
