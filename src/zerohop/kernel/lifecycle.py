@@ -80,9 +80,9 @@ def remove(instance: str, *, timeout: float = 4.0) -> tuple[bool, int]:
     folder = pins.folder(instance)
     found = folder.exists()
     if found:
-        with contextlib.suppress(Exception):  # pins of another build, or half a set of them: removing is what counts
-            with DataPath.open(instance) as path:
-                staying = drain(path, timeout=timeout)
+        # Pins of another build, or half a set of them: removing is what counts.
+        with contextlib.suppress(Exception), DataPath.open(instance) as path:
+            staying = drain(path, timeout=timeout)
     for place in (folder, pins.staging(instance), pins.retired(instance)):
         pins.remove(place)
     own = cgroup.absolute(cgroup.instance_path(instance))
