@@ -20,6 +20,8 @@ def _cgroup_of(unit: str) -> str:
     properties = _show(unit)
     if properties.get("ControlGroup"):
         return properties["ControlGroup"]
+    if unit.endswith(".slice"):
+        return _slice_path(unit)
     return f"{_slice_path(properties.get('Slice') or 'system.slice')}/{unit}"
 
 

@@ -68,7 +68,8 @@ class Layouts:
             address, head = self._type(identifier)
             values = (_EnumValue * (head.info & 0xFFFF)).from_address(address + ctypes.sizeof(_Type))
             members = {self._name(value.name_off): value.value for value in values}
-            self._enums[name] = enum.IntEnum(name, members)
+            made: type[enum.IntEnum] = enum.IntEnum(name, members)  # type: ignore[assignment]
+            self._enums[name] = made
         return self._enums[name]
 
     def _find(self, name: str, kind: int) -> int:

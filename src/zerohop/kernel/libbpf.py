@@ -36,7 +36,7 @@ _vsnprintf.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes
 messages: list[str] = []
 
 
-@PRINT_CALLBACK
+@PRINT_CALLBACK  # type: ignore[untyped-decorator]
 def _collect(level: int, fmt: bytes, arguments: int) -> int:
     buffer = ctypes.create_string_buffer(65536)
     _vsnprintf(buffer, len(buffer), fmt, arguments)

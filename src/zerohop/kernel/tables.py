@@ -6,6 +6,7 @@ import ctypes
 from typing import Any
 
 from zerohop.compiler import Tables
+from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, pins
 from zerohop.kernel.datapath import DataPath
 
@@ -137,7 +138,12 @@ def overlaps(instance: str, wanted: dict[str, str]) -> list[tuple[str, str, str]
 def wanted_cgroups(instance: str, tables: Tables, units: dict[str, str]) -> dict[str, str]:
     """Cgroup path to `NS/NAME`: configured, of units (`units`: unit to path), and where `exec` puts processes."""
     wanted = dict(tables.cgroups)
-    wanted.update({units[unit]: name for unit, name in tables.units.items()})
+    for unit, name in tables.units.items():
+        if wanted.setdefault(units[unit], name) != name:
+            raise ZerohopError(
+                f"workloads {wanted[units[unit]]} and {name} share the cgroup {units[unit]} (the unit {unit})",
+                hint="bind it to one of the two",
+            )
     for name, entry in tables.workloads.items():
         wanted[cgroup.exec_path(instance, entry.namespace, entry.name)] = name
     return wanted
