@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.mesh import Mesh, workload
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -73,7 +74,7 @@ def group() -> Iterator[Path]:
 
 def start_in(folder: Path, *argv: str, **options: Any) -> subprocess.Popen[str]:
     """A program that is in the cgroup before its first instruction."""
-    enter = f"echo $$ > {folder}/cgroup.procs && exec \"$@\""
+    enter = f'echo $$ > {folder}/cgroup.procs && exec "$@"'
     return subprocess.Popen(
         ["sh", "-c", enter, "sh", *argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options
     )
@@ -98,9 +99,7 @@ def running(program: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def open_connections(mesh: Mesh) -> dict[str, tuple[int, int]]:
-    return {
-        each["name"]: (each["connections"], each["shortcut_connections"]) for each in mesh.status()["workloads"]
-    }
+    return {each["name"]: (each["connections"], each["shortcut_connections"]) for each in mesh.status()["workloads"]}
 
 
 def relative(path: Path) -> str:
@@ -128,7 +127,10 @@ def test_a_cgroup_that_comes_back_is_managed_without_an_agent(mesh_factory: Any,
     unit = group / "unit"
     unit.mkdir()
     mesh = mesh_factory(
-        [workload("t/unit", "Always", cgroups=[relative(unit)]), workload("t/rest", "Always", cgroups=[relative(group)])]
+        [
+            workload("t/unit", "Always", cgroups=[relative(unit)]),
+            workload("t/rest", "Always", cgroups=[relative(group)]),
+        ]
     )
     mesh.kill_agent()
     for _ in range(2):
@@ -147,7 +149,10 @@ def test_a_cgroup_that_comes_back_is_managed_without_an_agent(mesh_factory: Any,
 def test_a_cgroup_that_appears_later_is_followed(mesh_factory: Any, group: Path) -> None:
     late = cgroup_mount() / f"{group.name}-late"
     mesh = mesh_factory(
-        [workload("t/late", "Always", cgroups=[relative(late)]), workload("t/rest", "Always", cgroups=[relative(group)])]
+        [
+            workload("t/late", "Always", cgroups=[relative(late)]),
+            workload("t/rest", "Always", cgroups=[relative(group)]),
+        ]
     )
     late.mkdir()
     try:
@@ -170,9 +175,7 @@ def test_who_is_not_managed_never_enters_the_map(mesh_factory: Any, group: Path)
     mesh = mesh_factory([workload("t/only", "Always", cgroups=[relative(group)])])
     with running(start_in(group, *python(SERVER))) as server:
         port = line_of(server)
-        outside = subprocess.Popen(
-            python(CLIENT, port), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        outside = subprocess.Popen(python(CLIENT, port), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         with running(outside) as client:
             assert line_of(client) == "connected"
             assert open_connections(mesh) == {"only": (1, 0)}

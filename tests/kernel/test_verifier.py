@@ -43,7 +43,9 @@ def test_instruction_budget(compiler: str, tmp_path: Path, monkeypatch: pytest.M
     for name, count in counts.items():
         recorded = BUDGET["instructions"][name]
         limit = recorded * (100 + BUDGET["tolerance_percent"]) // 100
-        assert count <= limit, f"{name}: {count} instructions verified, recorded {recorded}; explain, then update budget"
+        assert count <= limit, (
+            f"{name}: {count} instructions verified, recorded {recorded}; explain, then update budget"
+        )
 
 
 @pytest.mark.usefixtures("kernel")

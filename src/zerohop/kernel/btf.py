@@ -68,7 +68,7 @@ class Layouts:
             address, head = self._type(identifier)
             values = (_EnumValue * (head.info & 0xFFFF)).from_address(address + ctypes.sizeof(_Type))
             members = {self._name(value.name_off): value.value for value in values}
-            made: type[enum.IntEnum] = enum.IntEnum(name, members)  # type: ignore[assignment]
+            made: type[enum.IntEnum] = enum.IntEnum(name, members)  # type: ignore[misc]
             self._enums[name] = made
         return self._enums[name]
 
