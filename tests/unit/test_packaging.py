@@ -74,8 +74,6 @@ def test_wheel_is_for_any_machine(bare: Path) -> None:
 
 
 def test_unknown_command_names_the_nearest() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "zerohop", "statsu"], capture_output=True, text=True, cwd=ROOT
-    )
+    result = subprocess.run([sys.executable, "-m", "zerohop", "statsu"], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 2
     assert "did you mean 'status'" in result.stderr
