@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from support.builds import compile_variant
-from zerohop.doctor import Check, Result, cache, examine, quick, verdict
+from zerohop.doctor import Check, Result, cache, examine, quick, shortcut_works, verdict
 from zerohop.doctor.experiments import EXPERIMENTS
+from zerohop.errors import UnsupportedError
 from zerohop.kernel import cgroup, pins
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -91,6 +92,18 @@ def test_an_object_that_the_kernel_refuses(variant: Callable[[str], Path], monke
     assert leftovers() == []
 
 
+def test_what_run_does_with_the_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variant: Callable[[str], Path]
+) -> None:
+    monkeypatch.setattr(cache, "RUN", tmp_path)
+    assert shortcut_works("t-doctor") is True
+    monkeypatch.setenv("ZEROHOP_OBJECT", str(variant("ZH_BREAK_ACKED")))
+    assert shortcut_works("t-doctor") is False
+    monkeypatch.setenv("ZEROHOP_OBJECT", str(variant("ZH_BREAK_VERIFIER")))
+    with pytest.raises(UnsupportedError, match="fails the check object"):
+        shortcut_works("t-doctor")
+
+
 def test_exit_status_and_table_of_a_broken_build(variant: Callable[[str], Path]) -> None:
     environment = {**os.environ, "ZEROHOP_OBJECT": str(variant("ZH_BREAK_ACKED"))}
     result = subprocess.run([*COMMAND, "--quick"], capture_output=True, text=True, timeout=120, env=environment)
@@ -138,7 +151,7 @@ def heed_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.6])
+@pytest.mark.parametrize("seconds", [0.2, 0.3, 0.4, 0.6])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_doctor_leaves_nothing(number: signal.Signals, seconds: float) -> None:
     process = subprocess.Popen(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from zerohop.doctor.checks import Check, Effect, Result, Verdict, is_ok, verdict
+import logging
 
-__all__ = ["Check", "Effect", "Result", "Verdict", "examine", "is_ok", "quick", "verdict", "whole"]
+from zerohop.doctor.checks import Check, Effect, Result, Verdict, is_ok, verdict
+from zerohop.errors import UnsupportedError
+
+__all__ = ["Check", "Effect", "Result", "Verdict", "examine", "is_ok", "quick", "shortcut_works", "verdict", "whole"]
+
+log = logging.getLogger("zerohop")
 
 
 def whole() -> list[Check]:
@@ -32,3 +37,21 @@ def examine(instance: str) -> list[Check]:
         checks = quick()
         cache.remember(instance, build, checks)
     return checks
+
+
+def shortcut_works(instance: str) -> bool:
+    """Whether this kernel's short-cut is safe to use, by `examine`; logs what is not ok.
+
+    Raises `UnsupportedError` where the programs cannot even be loaded.
+    """
+    checks = examine(instance)
+    answer = verdict(checks)
+    for each in checks:
+        if each.result is Result.OK or answer == "ok":
+            continue
+        if answer == "refuse" and each.effect is Effect.REFUSE and each.result is Result.BROKEN:
+            raise UnsupportedError(f"this kernel fails the check {each.name}: {each.detail}", hint=each.consequence)
+        log.warning("doctor: %s is %s: %s", each.name, each.result.value, each.detail)
+    if answer == "no-shortcut":
+        log.warning("no short-cut on this kernel: every connection stays plain TCP; see zerohop doctor")
+    return answer == "ok"

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 from zerohop.doctor.checks import Broken, Check, Subject, Unknown
 
 _PR_SET_PDEATHSIG: Final = 1
+_ENDING: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 Step = Callable[[str], None]
@@ -30,12 +31,14 @@ def run(subject: Subject, experiment: Callable[[Step], str], *, seconds: float) 
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     started = time.monotonic()
     parent = os.getpid()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     pid = os.fork()
     if pid == 0:
         os.close(read_end)
         _child(experiment, write_end, parent)
-    os.close(write_end)
     try:
+        os.close(write_end)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         lines, ended = _read(read_end, started + seconds)
     finally:
         os.close(read_end)
@@ -79,6 +82,7 @@ def _child(experiment: Callable[[Step], str], fd: int, parent: int) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)

@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
-import threading
-from collections.abc import Iterator
+import time
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from zerohop.compiler import Tables, WorkloadEntry
+from zerohop.doctor import signals
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins, tables
 from zerohop.kernel.datapath import DataPath
@@ -28,7 +26,7 @@ PLAIN: Final = "plain/plain"  # attached to, but no workload: its sockets stay p
 
 _PREFIX: Final = "doctor-"
 _SHORTCUT_ALWAYS: Final = 2
-_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+_DYING_SECONDS: Final = 1.0
 
 
 class Laboratory:
@@ -40,21 +38,23 @@ class Laboratory:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Laboratory:
-        self._stack.enter_context(_ending_signals_unwind())
+        self._stack.enter_context(signals.unwinding())
         sweep()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        with signals.held():
+            self._stack.close()
 
     def load(self) -> None:
         """Loads the object and attaches its socket hooks to its own sockhash. Raises `ZerohopError`."""
         # An underscore: what lists instances passes over it while it is there.
         folder = pins.root() / f"_{self.instance}"
-        try:
-            self.path = DataPath.load(folder)
-        finally:
-            pins.remove(folder)
+        with signals.held():
+            try:
+                self.path = DataPath.load(folder)
+            finally:
+                pins.remove(folder)
         self._stack.callback(self.path.close)
 
     def attach(self) -> None:
@@ -80,44 +80,32 @@ class Laboratory:
         return cgroup.exec_path(self.instance, *name.split("/"))
 
     def _remove_cgroups(self) -> None:
-        with contextlib.suppress(ZerohopError):
-            cgroup.remove(cgroup.instance_path(self.instance))
-        with contextlib.suppress(OSError):
-            cgroup.absolute(cgroup.ROOT_NAME).rmdir()
+        _remove_cgroups(self.instance)
 
 
 def sweep() -> None:
     """Removes what a doctor that was killed left."""
     for folder in cgroup.absolute(cgroup.ROOT_NAME).glob(f"{_PREFIX}*"):
         if not _lives(folder.name):
-            with contextlib.suppress(ZerohopError):
-                cgroup.remove(cgroup.instance_path(folder.name))
+            _remove_cgroups(folder.name)
     for folder in pins.root().glob(f"_{_PREFIX}*"):
         if not _lives(folder.name.removeprefix("_")):
             with contextlib.suppress(OSError):
                 pins.remove(folder)
 
 
+def _remove_cgroups(instance: str) -> None:
+    """Removes an instance's cgroups; a process that dies just now needs a moment until it is out of them."""
+    deadline = time.monotonic() + _DYING_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ZerohopError):
+            cgroup.remove(cgroup.instance_path(instance))
+            break
+        time.sleep(0.01)
+    with contextlib.suppress(OSError):
+        cgroup.absolute(cgroup.ROOT_NAME).rmdir()
+
+
 def _lives(name: str) -> bool:
     pid = name.removeprefix(_PREFIX).partition("-")[0]
     return not pid.isdecimal() or Path("/proc", pid).exists()
-
-
-@contextlib.contextmanager
-def _ending_signals_unwind() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the process by an exception, so that what was made is removed."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    mine = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
-    for number in mine:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number in mine:
-            signal.signal(number, signal.SIG_DFL)
