@@ -57,7 +57,7 @@ struct end {
 	__u64 unread_since;    /* inspection: since when that message is the first, ns */
 	__u32 carrier;	       /* 1: the last write went past TCP */
 	__u32 window_clamp;    /* before the throttle */
-	__u32 cpu;	       /* on which it last sent */
+	__u32 cpu;	       /* on which it last sent, plus one; 0: it has not */
 	__u32 reserved;
 };
 

@@ -42,12 +42,14 @@ def command(context: Context, all_instances: bool) -> None:
     An agent that still runs is stopped first. Exit status 0 also when nothing was there.
     """
     require_root("clean")
+    from zerohop.doctor import cache
     from zerohop.kernel import lifecycle, pins
 
     names = pins.instances() if all_instances else [context.instance]
     for name in names:
         stop_agent(name)
         found, staying = lifecycle.remove(name)
+        cache.forget(name)
         lock.forget(name)
         if staying:
             click.echo(

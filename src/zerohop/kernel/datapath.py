@@ -105,20 +105,24 @@ class DataPath:
                     program = libbpf.pointer(name, "bpf_object__find_program_by_name", handle, name.encode())
                     libbpf.obj_pin(lib.bpf_program__fd(program), str(folder / "programs" / name))
                 path = cls._open(folder, source)
+                path._start(source)
             except BaseException:
                 pins.remove(folder)
                 raise
         finally:
             lib.bpf_object__close(handle)
-        sockets = path.maps["sockets"].fd
-        libbpf.prog_attach(path.programs["zerohop_sender"], sockets, libbpf.BPF_SK_MSG_VERDICT)
-        libbpf.prog_attach(path.programs["zerohop_receiver"], sockets, libbpf.BPF_SK_SKB_VERDICT)
-        settings = path.layouts.struct("settings")()
+        return path
+
+    def _start(self, source: Path) -> None:
+        """Attaches the socket hooks to the sockhash and writes the first settings."""
+        sockets = self.maps["sockets"].fd
+        libbpf.prog_attach(self.programs["zerohop_sender"], sockets, libbpf.BPF_SK_MSG_VERDICT)
+        libbpf.prog_attach(self.programs["zerohop_receiver"], sockets, libbpf.BPF_SK_SKB_VERDICT)
+        settings = self.layouts.struct("settings")()
         settings.root_cgroup = cgroup.identifier(cgroup.mount_point()) or 0
         settings.shortcut = 1
         ctypes.memmove(ctypes.byref(settings, type(settings).build.offset), build_of(source), 32)
-        path.write_settings(settings)
-        return path
+        self.write_settings(settings)
 
     @classmethod
     def open(cls, instance: str) -> DataPath:

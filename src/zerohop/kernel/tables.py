@@ -126,8 +126,11 @@ def overlaps(instance: str, wanted: dict[str, str]) -> list[tuple[str, str, str]
     for other in pins.instances():
         if other == instance or not (pins.folder(other) / "maps" / "settings").exists():
             continue
-        with DataPath.open(other) as path:
-            theirs = cgroup_paths(path)
+        try:
+            with DataPath.open(other) as path:
+                theirs = cgroup_paths(path)
+        except ZerohopError:
+            continue  # half made or half removed: it manages nothing
         for mine in wanted:
             for its in theirs:
                 if f"{mine}/".startswith(f"{its}/") or f"{its}/".startswith(f"{mine}/"):
