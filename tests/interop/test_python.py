@@ -44,8 +44,20 @@ def test_blocking_sockets(play: Stage, server: str, client: str, reason: str) ->
     play.expect_left_out(reason)
 
 
-def test_http_server_and_urllib(play: Stage, files: Payload) -> None:
-    play.serve(SERVER, [*WEB, "serve", str(PORT), str(files.folder)], PORT)
+def fetch(play: Stage, files: Payload) -> None:
     output = play.run(CLIENT, [*WEB, "fetch", f"http://127.0.0.1:{PORT}", str(files.folder)])
     assert json.loads(output) == {"requests": 31 * 4}
+
+
+def test_http_server_and_urllib(play: Stage, files: Payload) -> None:
+    play.serve(SERVER, [*WEB, "serve", str(PORT), str(files.folder)], PORT)
+    fetch(play, files)
     play.expect_left_out(*BLOCKING)
+
+
+def test_urllib_with_and_without_a_timeout(play: Stage, files: Payload) -> None:
+    web = [sys.executable, str(PEERS / "web_asyncio.py"), str(PORT), str(files.folder)]
+    play.serve(SERVER, web, PORT)
+    fetch(play, files)
+    # With a time-out, Python's sockets are non-blocking underneath and take part.
+    play.expect_shortcut(allowed=["bulk", "client_blocking"])

@@ -1,12 +1,16 @@
-"""The HTTP servers and clients of Node, Java and Go."""
+"""The HTTP servers and clients of Node, Java, Go and nghttp2."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 
+import pytest
+
 from interop.conftest import PEERS, Payload
-from interop.stage import CLIENT, PORT, PROXY_PORT, SERVER, Stage, need
+from interop.stage import CLIENT, PORT, PROXY_PORT, SERVER, Stage, located, need
+
+H2_REQUESTS = 8000
 
 
 def test_node(play: Stage, files: Payload) -> None:
@@ -16,6 +20,16 @@ def test_node(play: Stage, files: Payload) -> None:
     output = play.run(CLIENT, ["node", str(PEERS / "web.mjs"), "fetch", *arguments])
     assert json.loads(output) == {"requests": 2 * (100 + 122) * 2}
     play.expect_shortcut(allowed=["bulk"])
+
+
+def test_nghttp2(play: Stage, files: Payload) -> None:
+    need("nghttpd", "h2load")
+    play.serve(SERVER, [located("nghttpd"), "--no-tls", "-d", str(files.folder), str(PORT)], PORT)
+    load = ["h2load", "-c", "8", "-m", "10", "-t", "1", "-n", str(H2_REQUESTS), f"http://127.0.0.1:{PORT}/small"]
+    output = play.run(CLIENT, load)
+    assert f"{H2_REQUESTS} succeeded, 0 failed, 0 errored, 0 timeout" in output
+    assert f"({H2_REQUESTS * 1000}) data" in output
+    play.expect_shortcut()
 
 
 def test_java(play: Stage, files: Payload) -> None:
@@ -30,10 +44,15 @@ def test_java(play: Stage, files: Payload) -> None:
     play.expect_shortcut(allowed=["bulk", "reader_blocking"])
 
 
-def test_go(play: Stage, files: Payload, go_peer: Callable[[str], str]) -> None:
-    web = go_peer("web")
+@pytest.mark.parametrize("multipath", ["0", "1", "2"], ids=["tcp", "mptcp", "mptcp-listener"])
+def test_go(play: Stage, files: Payload, go_peer: Callable[[str], str], multipath: str) -> None:
+    """Since Go 1.24 listeners, and not dialers, use MPTCP (GODEBUG multipathtcp=2): such a socket may be left out."""
+    web = ["env", f"GODEBUG=multipathtcp={multipath}", go_peer("web")]
     arguments = [str(PORT), str(files.folder)]
-    play.serve(SERVER, [web, "serve", *arguments], PORT)
-    output = play.run(CLIENT, [web, "fetch", *arguments])
+    play.serve(SERVER, [*web, "serve", *arguments], PORT)
+    output = play.run(CLIENT, [*web, "fetch", *arguments])
     assert json.loads(output) == {"requests": 2 * (100 + 62)}
-    play.expect_shortcut(allowed=["bulk"])
+    if multipath == "0":
+        play.expect_shortcut(allowed=["bulk"])
+    else:
+        play.expect_sound(allowed=["bulk", "ulp"])

@@ -32,14 +32,13 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 def fetch(url: str, sums: dict[str, str], folder: Path, name: str) -> int:
-    # A time-out makes urllib's socket non-blocking, so that it looks like an event-driven one: both ways are tried.
     for timeout in (None, 30):
         with urllib.request.urlopen(f"{url}/{name}", **({"timeout": timeout} if timeout else {})) as answer:
             body = answer.read()
         if hashlib.sha256(body).hexdigest() != sums[name]:
             raise SystemExit(f"{name}: {len(body)} wrong bytes")
         request = urllib.request.Request(f"{url}/sum", data=(folder / name).read_bytes(), method="PUT")
-        with urllib.request.urlopen(request) as answer:
+        with urllib.request.urlopen(request, **({"timeout": timeout} if timeout else {})) as answer:
             if answer.read().decode() != sums[name]:
                 raise SystemExit(f"{name}: the server received other bytes")
     return 4
