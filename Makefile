@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml hatch_build.py README.md $(shell find bpf src -type f -not -name '*.pyc' -not -name '*.o')
+SOURCES := pyproject.toml hatch_build.py README.md $(shell find bpf src -name '.*' -prune -o -type f -not -name '*.pyc' -not -name '*.o' -print)
 
 # Debian packages: what zerohop itself needs, and what only the tests use.
 RUNTIME_PACKAGES := libbpf1 python3-venv iproute2
@@ -13,7 +13,7 @@ TEST_PACKAGES := $(RUNTIME_PACKAGES) bpftool curl haproxy nftables nghttp2-clien
 TEST_EXTRAS := demo,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean test-kernels root
+.PHONY: help demo test lint bench clean root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,6 @@ define install_zerohop
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing zerohop into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$(1)]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
 endef
 
 $(VENV)/.demo: $(SOURCES)
@@ -70,10 +69,6 @@ bench: root ## every benchmark, about twelve minutes; BENCH="http2 --rounds 7" f
 	$(call install_packages,$(TEST_PACKAGES))
 	@$(MAKE) --no-print-directory $(VENV)/.test
 	@$(BIN)/zerohop bench $(or $(BENCH),pingecho http2 bulk)
-
-test-kernels: root ## boots other Debian kernels in emulation and tries the data path on each
-	@$(MAKE) --no-print-directory $(VENV)/.test
-	@$(BIN)/python tests/kernels/run.py
 
 clean: ## removes the virtual environment and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ import json
 import subprocess
 
 import pytest
+
 from support.machine import zerohop_script
 
 pytestmark = pytest.mark.usefixtures("kernel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,15 @@ def test_wheel_is_for_any_machine(bare: Path) -> None:
     (wheel,) = wheels.glob("*.whl")
     assert wheel.name.endswith("-py3-none-any.whl")
     assert "zerohop/kernel/objects/zerohop.bpf.o" in zipfile.ZipFile(wheel).namelist()
+
+
+def test_readme_shows_a_valid_configuration(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "shop.yaml").write_text(block)
+    result = subprocess.run(
+        [sys.executable, "-m", "zerohop", "validate", str(tmp_path)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_unknown_command_names_the_nearest() -> None:

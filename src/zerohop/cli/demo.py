@@ -8,8 +8,8 @@ from rich.live import Live
 
 from zerohop.bench.signals import ending_signals_raise
 from zerohop.cli.main import print_json, require_root
-from zerohop.demo.runner import Row, run_demo
-from zerohop.demo.table import comparison, live_table
+from zerohop.demo.runner import NOTE, Row, run_demo
+from zerohop.demo.table import comparison, live_table, summary
 
 
 @click.command(
@@ -32,27 +32,29 @@ def command(seconds: float, as_json: bool) -> None:
     with ending_signals_raise():
         if console.is_terminal and not as_json:
             with Live(console=console, refresh_per_second=8) as live:
-                rows = run_demo(seconds, lambda rows, what: live.update(live_table(rows, what)))
+                rows = run_demo(seconds, lambda rows, what, _: live.update(live_table(rows, what)))
                 live.update(live_table(rows, ""))
         else:
             rows = _run_plain(seconds, console)
             if not as_json:
                 console.print(live_table(rows, ""))
     if as_json:
-        print_json({"rows": [row.to_json() for row in rows]})
+        print_json({"note": NOTE, "rows": [row.to_json() for row in rows]})
         return
     for line in comparison(rows):
         console.print(line)
-    console.print("one short run, not a benchmark: zerohop bench measures", style="dim")
+    console.print(NOTE, style="dim")
 
 
 def _run_plain(seconds: float, console: Console) -> list[Row]:
-    """Without a terminal: one line for each run."""
+    """Without a terminal: a line when a run begins, and one with its row's figures when it has ended."""
     said: set[str] = set()
 
-    def say(rows: list[Row], what: str) -> None:
+    def say(rows: list[Row], what: str, finished: Row | None) -> None:
         if what not in said:
             said.add(what)
             console.print(what)
+        if finished is not None:
+            console.print(f"  {summary(finished)}", soft_wrap=True)
 
     return run_demo(seconds, say)

@@ -26,6 +26,7 @@ from zerohop.bench.workloads.base import workload_documents
 from zerohop.errors import UnsupportedError, ZerohopError
 
 ROUNDS: Final = 3
+NOTE: Final = "one short run, not a benchmark: zerohop bench measures"
 _SERVICE: Final = """\
 ---
 apiVersion: v1
@@ -71,6 +72,10 @@ class Row:
         }
 
 
+Show = Callable[[list[Row], str, Row | None], None]
+"""Is given all rows, what is going on, and the row to which a run has just been added."""
+
+
 class Greeting:
     """The demo's workload, in the shape that the benchmark's modes take."""
 
@@ -91,8 +96,8 @@ class Greeting:
         raise NotImplementedError("the demo watches its client instead")
 
 
-def run_demo(seconds: float, show: Callable[[list[Row], str], None]) -> list[Row]:
-    """Runs everything in about `seconds`; `show` is given all rows and what is going on, whenever there is news.
+def run_demo(seconds: float, show: Show) -> list[Row]:
+    """Calls for about `seconds` in all, and tells `show` whenever there is news.
 
     Raises `ZerohopError` when a call failed or nothing was short-cut. Leaves nothing behind either way.
     """
@@ -108,7 +113,9 @@ def run_demo(seconds: float, show: Callable[[list[Row], str], None]) -> list[Row
         for number in range(ROUNDS):
             for row in rows:
                 what = f"round {number + 1} of {ROUNDS}: {row.topology}, {row.mode}"
-                _watch(row, topologies[row.topology], modes[row.mode], setting, each, partial(show, rows, what))
+                news = partial(show, rows, what, None)
+                _watch(row, topologies[row.topology], modes[row.mode], setting, each, news)
+                show(rows, what, row)
     failed = sum(row.failures for row in rows)
     if failed:
         raise ZerohopError(f"{failed} calls failed or came back changed", hint="run zerohop doctor")
@@ -137,4 +144,3 @@ def _watch(
     carried = mode.evidence()
     if carried is not None:
         row.carried += carried
-    news()

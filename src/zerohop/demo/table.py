@@ -29,6 +29,18 @@ def live_table(rows: list[Row], what: str) -> Group:
     return Group(table, Text(what))
 
 
+def summary(row: Row) -> str:
+    """What all runs of a row have shown so far, as one line."""
+    figures = (
+        f"{row.calls_per_second:,.0f} calls/s, p50 {_microseconds(row.percentile(50))} us, "
+        f"p99 {_microseconds(row.percentile(99))} us"
+    )
+    if row.mode == "direct":
+        return figures
+    carried = row.carried
+    return f"{figures}, {human_bytes(carried.shortcut_bytes)} short-cut, {human_bytes(carried.tcp_bytes)} TCP"
+
+
 def comparison(rows: list[Row]) -> list[str]:
     """One line a topology: zerohop against direct."""
     lines = []
