@@ -82,7 +82,7 @@ def test_nginx(play: Stage, files: Payload, sendfile: str) -> None:
         load = play.run(
             CLIENT, ["h2load", "--h1", "-n", str(REQUESTS), "-c", "8", "-t", "1", f"{url}/small", f"{url}/tiny"]
         )
-        assert f"{REQUESTS} succeeded, 0 failed, 0 errored, 0 timeout" in load
+        assert f"{REQUESTS} succeeded, 0 failed, 0 errored, 0 timeout" in load, load
         data = re.search(r"\((\d+)\) data", load)
         assert data
         assert int(data[1]) == REQUESTS // 2 * 1001

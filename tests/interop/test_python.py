@@ -55,6 +55,14 @@ def test_http_server_and_urllib(play: Stage, files: Payload) -> None:
     play.expect_left_out(*BLOCKING)
 
 
+def test_a_client_that_blocks_once_connected(play: Stage) -> None:
+    """It waits in recv while its own bytes still drain: nothing but data may wake it (hiredis fails on EAGAIN)."""
+    turned = [sys.executable, str(PEERS / "turned.py")]
+    play.serve(SERVER, [*turned, "serve", str(PORT)], PORT)
+    assert play.run(CLIENT, [*turned, "upload", str(PORT), "20"]) == "20\n"
+    play.expect_sound(allowed=["reader_blocking"])
+
+
 def test_urllib_with_and_without_a_timeout(play: Stage, files: Payload) -> None:
     web = [sys.executable, str(PEERS / "web_asyncio.py"), str(PORT), str(files.folder)]
     play.serve(SERVER, web, PORT)

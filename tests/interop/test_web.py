@@ -27,7 +27,7 @@ def test_nghttp2(play: Stage, files: Payload) -> None:
     play.serve(SERVER, [located("nghttpd"), "--no-tls", "-d", str(files.folder), str(PORT)], PORT)
     load = ["h2load", "-c", "8", "-m", "10", "-t", "1", "-n", str(H2_REQUESTS), f"http://127.0.0.1:{PORT}/small"]
     output = play.run(CLIENT, load)
-    assert f"{H2_REQUESTS} succeeded, 0 failed, 0 errored, 0 timeout" in output
+    assert f"{H2_REQUESTS} succeeded, 0 failed, 0 errored, 0 timeout" in output, output
     assert f"({H2_REQUESTS * 1000}) data" in output
     play.expect_shortcut()
 
