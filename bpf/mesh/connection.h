@@ -135,7 +135,6 @@ static __noinline int on_syn(struct bpf_sock_ops *ctx)
 	listener = kernel_cast(struct sock, listener);
 	shake.port = listener->__sk_common.skc_num;
 	shake.blocking = !is_nonblocking(listener->sk_socket);
-	shake.ulp = has_ulp(listener);
 	client.snd_nxt = request->rcv_isn + 1;
 	client.rcv_nxt = request->snt_isn + 1;
 	if (bpf_map_update_elem(&handshakes, &client, &shake, BPF_ANY))
@@ -189,7 +188,7 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 				fresh.reason = REASON_KERNEL;
 			else if (conf->draining)
 				fresh.reason = REASON_DRAINING;
-			else if (shake->ulp || has_ulp(sk))
+			else if (has_ulp(sk))
 				fresh.reason = REASON_ULP;
 			else if (kernel_bit(tcp, repair))
 				fresh.reason = REASON_REPAIR;
@@ -287,6 +286,12 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 
 	server = &conn->ends[ROLE_SERVER];
 	fill_end(ctx, conn, server, workload);
+	/* An MPTCP listener, Go's default, makes plain TCP sockets for plain TCP clients: only the child can tell. */
+	if (conn->reason == REASON_NONE && has_ulp(sk)) {
+		conn->leave_ns = bpf_ktime_get_ns();
+		conn->reason = REASON_ULP;
+		count_not_shortcut(REASON_ULP);
+	}
 	if (join(ctx, id, ROLE_SERVER, conn->reason == REASON_NONE) ||
 	    (conn->reason == REASON_NONE && enrol(ctx, server))) {
 		conn->leave_ns = bpf_ktime_get_ns();

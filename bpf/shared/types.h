@@ -85,8 +85,7 @@ struct handshake {
 	__u64 connection; /* set when the client's end is managed and established */
 	__u32 workload;
 	__u16 port;
-	__u8 blocking;	  /* the listener's descriptor lacks O_NONBLOCK */
-	__u8 ulp;	  /* the listener has an upper-layer protocol */
+	__u16 blocking;	  /* the listener's descriptor lacks O_NONBLOCK */
 };
 
 struct cgroup_key {
