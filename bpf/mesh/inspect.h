@@ -31,7 +31,7 @@ static __always_inline void note_unread(struct inspection *result, __u64 id, str
 	__u64 first = 0;
 	__u32 slot;
 
-	if ((__u64)sk->sk_user_data & ~7ULL)
+	if (is_member(sk))
 		first = first_message(psock);
 	if (first != end->unread_head) {
 		end->unread_head = first;

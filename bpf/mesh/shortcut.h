@@ -25,6 +25,11 @@ static __always_inline const struct sk_psock *psock_of(const struct sock *sk)
 	return kernel_cast(struct sk_psock, (__u64)sk->sk_user_data & ~7ULL);
 }
 
+static __always_inline int is_member(const struct sock *sk)
+{
+	return ((__u64)sk->sk_user_data & ~7ULL) != 0;
+}
+
 /* The address of a list's own head, to which an empty list points. */
 static __always_inline __u64 first_message(const struct sk_psock *psock)
 {
@@ -42,7 +47,7 @@ static __always_inline int keeps_order_and_room(const struct sock *sender, const
 	/* Test builds leave one condition out, and with it the use of what it reads. */
 	(void)tcp;
 	(void)psock;
-	if (!((__u64)receiver->sk_user_data & ~7ULL))
+	if (!is_member(receiver))
 		return 0;
 #ifndef ZH_BREAK_ACKED
 	if (tcp->snd_una != tcp->write_seq)
@@ -237,6 +242,10 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 	if (bpf_ktime_get_ns() - conn->leave_ns < LEAVE_GRACE_NS)
 		return 0;
 	sk = kernel_cast(struct sock, socket_of(ctx));
+	if (!is_member(sk)) { /* close() took it out before this last segment */
+		end->flags |= END_LEFT;
+		return 0;
+	}
 	tcp = kernel_cast(struct tcp_sock, sk);
 	psock = psock_of(sk);
 	if (first_message(psock) || psock->ingress_skb.qlen || sk->sk_receive_queue.qlen ||
