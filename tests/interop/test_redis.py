@@ -10,7 +10,7 @@ import pytest
 from interop.conftest import Payload
 from interop.stage import CLIENT, PORT, SERVER, Stage, located, need
 
-REQUESTS = 20_000
+REQUESTS = 10_000
 
 
 @pytest.mark.parametrize("threads", ["1", "2"], ids=["one-thread", "io-threads"])

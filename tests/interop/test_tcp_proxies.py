@@ -86,8 +86,7 @@ def test_haproxy(play: Stage, options: str) -> None:
 
 
 def test_go_io_copy(play: Stage, go_peer: Callable[[str], str]) -> None:
-    # Since Go 1.24 a listener is MPTCP's by default, which is for test_web.py.
-    echo_through(play, ["env", "GODEBUG=multipathtcp=0", go_peer("proxy"), str(PROXY_PORT), str(PORT)])
+    echo_through(play, [go_peer("proxy"), str(PROXY_PORT), str(PORT)])
 
 
 def test_envoy(play: Stage) -> None:
