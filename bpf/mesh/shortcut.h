@@ -68,10 +68,12 @@ static __always_inline int keeps_order_and_room(const struct sock *sender, const
 	return 1;
 }
 
+/* Orders `leave_ns` against `announced`: who leaves sees every sender that did not see it leave. */
 static __always_inline void stop(struct connection *conn, __u32 reason, __u64 since)
 {
+	if (__sync_val_compare_and_swap(&conn->leave_ns, 0, since))
+		return;
 	conn->reason = reason;
-	WRITE_ONCE(conn->leave_ns, since);
 	count_not_shortcut(reason);
 }
 
@@ -177,11 +179,15 @@ static __always_inline void send_message(struct sk_msg_md *msg)
 	if (!member)
 		return;
 	conn = bpf_map_lookup_elem(&connections, &member->connection);
-	if (!conn || conn->leave_ns)
+	if (!conn)
 		return;
 	role = member->role & 1;
 	me = &conn->ends[role];
 	peer = &conn->ends[role ^ 1];
+	if (unlikely(!me->announced))
+		__sync_fetch_and_add(&me->announced, 1);
+	if (READ_ONCE(conn->leave_ns))
+		return;
 	kern = bpf_cast_to_kern_ctx(msg);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
 	if (shortcut) {
@@ -220,7 +226,7 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 	const struct sock *sk;
 	struct membership *member;
 	struct connection *conn;
-	struct end *end;
+	struct end *end, *peer;
 	struct end_key key;
 
 	if (!ctx->sk || !conf)
@@ -237,9 +243,10 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 		stop(conn, REASON_DRAINING, conf->draining);
 	}
 	end = &conn->ends[member->role & 1];
+	peer = &conn->ends[(member->role & 1) ^ 1];
 	if ((end->flags & (END_ENROLLED | END_LEFT)) != END_ENROLLED)
 		return 0;
-	if (bpf_ktime_get_ns() - conn->leave_ns < LEAVE_GRACE_NS)
+	if (READ_ONCE(peer->announced) && bpf_ktime_get_ns() - conn->leave_ns < LEAVE_GRACE_NS)
 		return 0;
 	sk = kernel_cast(struct sock, socket_of(ctx));
 	if (!is_member(sk)) { /* close() took it out before this last segment */

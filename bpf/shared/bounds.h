@@ -36,7 +36,8 @@
 #define BULK_RUN_BYTES (1 << 20)
 
 /* After a connection stops short-cutting, how long its ends wait until they leave the map. A redirect that was
- * decided before the stop runs without the sender's lock and must find the receiver still there. */
+ * decided before the stop runs without the sender's lock and must find the receiver still there. An end to which
+ * nobody has sent yet leaves at once: a program that blocks from its first request on never waits as a member. */
 #define LEAVE_GRACE_NS 50000000ULL
 
 /* A leaving end whose queue is never empty is throttled to this window until its reader has caught up. */

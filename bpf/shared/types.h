@@ -58,7 +58,7 @@ struct end {
 	__u32 carrier;	       /* 1: the last write went past TCP */
 	__u32 window_clamp;    /* before the throttle */
 	__u32 cpu;	       /* on which it last sent, plus one; 0: it has not */
-	__u32 reserved;
+	__u32 announced;       /* it has sent, or is about to: a redirect of its may be under way */
 };
 
 struct connection {

@@ -134,13 +134,15 @@ def _totals(path: DataPath, inspection: Any) -> Totals:
 
 
 def _unread(inspection: Any, workloads: dict[int, Any]) -> list[Unread]:
-    found = []
+    oldest: dict[tuple[int, int], float] = {}
     for entry in inspection.unread[: inspection.unread_count]:
-        seconds = (inspection.now - entry.since) / 1e9
-        value = workloads.get(entry.workload)
-        if seconds >= UNREAD_SECONDS and value is not None:
-            found.append(Unread(text(value.namespace_name), text(value.name), entry.port, round(seconds, 1)))
-    return found
+        key = (entry.workload, entry.port)
+        oldest[key] = max(oldest.get(key, 0.0), (inspection.now - entry.since) / 1e9)
+    return [
+        Unread(text(workloads[number].namespace_name), text(workloads[number].name), port, round(seconds, 1))
+        for (number, port), seconds in oldest.items()
+        if seconds >= UNREAD_SECONDS and number in workloads
+    ]
 
 
 def _map_bytes(path: DataPath) -> int:
