@@ -18,6 +18,7 @@ import endings  # noqa: F401
 import events  # noqa: F401
 import options  # noqa: F401
 import rings  # noqa: F401
+import sharing  # noqa: F401
 import waits  # noqa: F401
 from harness import Scene, scenarios
 

@@ -299,7 +299,12 @@ def peer_killed_with_unread_data(scene: Scene) -> None:
 def writer_killed(scene: Scene) -> None:
     client, server = scene.pair()
     data = content(5000)
-    pid = scene.child(lambda: (server.send(data), time.sleep(60)) and None)
+
+    def work() -> None:
+        server.send(data)
+        time.sleep(60)
+
+    pid = scene.child(work)
     server.close()
     scene.arrive(client, 5000)
     os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,253 @@
+"""The agent comes and goes, is killed, replaced, cleaned away, reconfigured: no connection notices."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import machine, network
+from support.builds import compile_variant
+from support.mesh import Mesh, MeshFactory, workload
+from support.torture import Outcome, Run, Side, run_torture, started
+
+pytestmark = pytest.mark.usefixtures("kernel", "torture_peer")
+
+IDLE = Path(__file__).resolve().parents[1] / "support" / "idle.py"
+PINS = Path("/sys/fs/bpf/zerohop")
+
+# Some seconds of small writes with pauses, both ways.
+STEADY = {
+    "streams": 24,
+    "threads": 2,
+    "max_write": 16_384,
+    "write_pause_percent": 100,
+    "write_pause_us": 1500,
+    "slow_percent": 20,
+    "stall_seconds": 10,
+}
+SHORT = {"streams": 8, "threads": 1, "max_bytes": 50_000, "write_pause_percent": 50, "write_pause_us": 1000}
+
+
+@contextlib.contextmanager
+def steady(mesh: Mesh, space: network.Namespace, size: int = 1_200_000) -> Iterator[Run]:
+    """Long connections; when the block ends they must still run, and then end without a wrong byte or an error.
+
+    `size`: bytes of each direction of each.
+    """
+    side = Side(space.name, "127.0.0.1", STEADY | {"seed": 7, "min_bytes": size, "max_bytes": size})
+    with started(mesh, side, side) as run:
+        time.sleep(0.7)
+        yield run
+        assert run.client.poll() is None, "the load has ended before what it was there for"
+        assert_well(run.finish())
+
+
+@contextlib.contextmanager
+def churn(mesh: Mesh, space: network.Namespace) -> Iterator[None]:
+    """Short runs, one after the other, until the block ends: new programs and new connections all the time."""
+    outcomes: list[Outcome] = []
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def work() -> None:
+        side = Side(space.name, "127.0.0.1", SHORT)
+        try:
+            while not stop.is_set():
+                outcomes.append(run_torture(mesh, side, side))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert failures == []
+    assert outcomes
+    for outcome in outcomes:
+        assert_well(outcome)
+
+
+def assert_well(outcome: Outcome) -> None:
+    assert outcome.problems() == []
+
+
+def shortcut_bytes(mesh: Mesh) -> int:
+    count: int = mesh.totals()["shortcut_bytes"]
+    return count
+
+
+def test_killed_under_load_and_adopted(mesh: Mesh, netns: network.Namespace) -> None:
+    with steady(mesh, netns, 2_000_000), churn(mesh, netns):
+        mesh.kill_agent()
+        assert mesh.status()["agent"] is None
+        before = mesh.totals()
+        time.sleep(0.8)
+        after = mesh.totals()
+        assert after["shortcut_bytes"] > before["shortcut_bytes"], "the short-cut stopped with the agent"
+        assert after["shortcut_connections_opened"] > before["shortcut_connections_opened"]
+        mesh.start()
+        assert "data path adopted" in mesh.log.read_text()
+        adopted = mesh.totals()
+        assert adopted["shortcut_bytes"] >= after["shortcut_bytes"]
+        time.sleep(0.3)
+        assert shortcut_bytes(mesh) > adopted["shortcut_bytes"]
+    assert mesh.totals()["errors"] == {}
+
+
+def test_a_signal_ends_the_agent_and_nothing_else(mesh: Mesh, netns: network.Namespace) -> None:
+    with steady(mesh, netns):
+        assert mesh.stop_agent() == 0
+        before = shortcut_bytes(mesh)
+        time.sleep(0.3)
+        assert shortcut_bytes(mesh) > before
+
+
+def test_cleaned_under_load(mesh: Mesh, netns: network.Namespace) -> None:
+    with steady(mesh, netns):
+        assert shortcut_bytes(mesh) > 0
+        mesh.run("clean")
+        mesh.agent.wait(10)
+        mesh.agent = None
+        assert not (PINS / mesh.instance).exists()
+        assert "not set up" in mesh.run("status", check=False).stderr
+
+
+def test_idle_connections_survive_cleaning(mesh: Mesh, netns: network.Namespace) -> None:
+    program = mesh.exec_popen(
+        "t/client",
+        [sys.executable, str(IDLE), "12"],
+        netns.name,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout.readline() == "ready\n"
+    assert mesh.totals()["shortcut_bytes"] > 0
+    mesh.run("clean")
+    mesh.agent.wait(10)
+    mesh.agent = None
+    output, _ = program.communicate("\n", timeout=30)
+    assert json.loads(output) == {"wrong": []}
+
+
+def test_cleaning_nothing_is_fine(mesh_factory: MeshFactory) -> None:
+    mesh = mesh_factory(start=False)
+    for _ in range(2):
+        assert mesh.run("clean").returncode == 0
+
+
+def test_replaced_by_another_build_under_load(
+    mesh_factory: MeshFactory, netns: network.Namespace, tmp_path: Path
+) -> None:
+    older = compile_variant(tmp_path / "older.bpf.o", define="ZH_BREAK_PARKED")
+    mesh = mesh_factory(start=False)
+    current = dict(mesh.environment)
+    mesh.environment["ZEROHOP_OBJECT"] = str(older)
+    mesh.start()
+    with steady(mesh, netns):
+        assert mesh.stop_agent() == 0
+        mesh.environment.clear()
+        mesh.environment.update(current)
+        mesh.start()
+        assert "data path replaced" in mesh.log.read_text()
+        assert sorted(path.name for path in PINS.glob(f"*{mesh.instance}*")) == [mesh.instance]
+        with churn(mesh, netns):
+            time.sleep(0.3)
+        assert mesh.totals()["shortcut_connections_opened"] > 0
+
+
+def generation(mesh: Mesh) -> int:
+    number: int = mesh.status()["generation"]
+    return number
+
+
+def wait_for_generation(mesh: Mesh, number: int) -> None:
+    deadline = time.monotonic() + 10
+    while generation(mesh) < number:
+        assert time.monotonic() < deadline, mesh.log.read_text()
+        time.sleep(0.05)
+
+
+def documents(shortcut: str, *more: str) -> list[dict[str, Any]]:
+    return [workload(key, shortcut) for key in ("t/server", "t/client", *more)]
+
+
+def test_configured_anew_under_load(mesh: Mesh, netns: network.Namespace) -> None:
+    with steady(mesh, netns), churn(mesh, netns):
+        for shortcut, more in (("Disabled", ()), ("Always", ("t/extra",)), ("Auto", ()), ("Always", ())):
+            before = generation(mesh)
+            mesh.write_config(documents(shortcut, *more))
+            wait_for_generation(mesh, before + 1)
+        names = {each["name"] for each in mesh.status()["workloads"]}
+        assert names == {"server", "client"}
+
+
+def test_what_is_not_valid_is_not_applied(mesh: Mesh, netns: network.Namespace) -> None:
+    before = generation(mesh)
+    broken = documents("Always")
+    broken[0]["spec"]["shortcutt"] = "Always"
+    mesh.write_config(broken)
+    mesh.wait_for_log(r"configuration not applied.*shortcutt", 10)
+    mesh.write_config("{{ not yaml")
+    mesh.wait_for_log(r"configuration not applied.*not valid YAML", 10)
+    assert generation(mesh) == before
+    side = Side(netns.name, "127.0.0.1", SHORT)
+    assert_well(run_torture(mesh, side, side))
+    assert mesh.totals()["shortcut_connections_opened"] == SHORT["streams"]
+    mesh.write_config(documents("Always", "t/extra"))
+    wait_for_generation(mesh, before + 1)
+
+
+def test_it_does_not_start_with_what_is_not_valid(mesh_factory: MeshFactory) -> None:
+    mesh = mesh_factory([{**workload("t/x"), "kind": "Workloadd"}], start=False)
+    mesh.launch()
+    assert mesh.agent.wait(20) == 1
+    mesh.agent = None
+    assert "Workloadd" in mesh.log.read_text()
+    assert not (PINS / mesh.instance).exists()
+
+
+def test_two_agents_refuse_each_other(mesh: Mesh, mesh_factory: MeshFactory, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    result = mesh.run("run", "-c", str(mesh.config), "--metrics", "off", check=False)
+    assert result.returncode == 1
+    assert re.search(rf"runs already \(process {mesh.agent.pid}\)", result.stderr)
+    assert mesh.agent.poll() is None
+    assert mesh.status()["agent"]["pid"] == mesh.agent.pid
+
+
+@pytest.fixture
+def group() -> Iterator[str]:
+    """A cgroup of the test's own, relative to the mount."""
+    path = machine.cgroup_mount() / f"zhtest-{time.monotonic_ns()}"
+    inner = path / "inner"
+    inner.mkdir(parents=True)
+    yield f"/{path.name}"
+    inner.rmdir()
+    path.rmdir()
+
+
+@pytest.mark.parametrize("below", ["", "/inner"], ids=["the same", "one below"])
+def test_instances_share_no_cgroup(mesh_factory: MeshFactory, group: str, below: str) -> None:
+    first = mesh_factory([workload("t/one", cgroups=[group])])
+    other = mesh_factory([workload("t/other", cgroups=[group + below])], start=False)
+    other.launch()
+    assert other.agent.wait(20) == 1
+    other.agent = None
+    assert first.instance in other.log.read_text()
+    assert not (PINS / other.instance).exists()
+    first.close()
+    other.start()
