@@ -9,11 +9,12 @@ SOURCES := pyproject.toml hatch_build.py README.md $(shell find bpf src -name '.
 RUNTIME_PACKAGES := libbpf1 python3-venv iproute2
 TEST_PACKAGES := $(RUNTIME_PACKAGES) bpftool curl haproxy nftables nghttp2-client nghttp2-server \
 	nginx-light redis-server
+KERNEL_PACKAGES := $(RUNTIME_PACKAGES) qemu-system-x86 busybox-static kmod
 
 TEST_EXTRAS := demo,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean root
+.PHONY: help demo test test-kernels lint bench clean root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,25 +51,30 @@ $(VENV)/.test: $(SOURCES)
 
 demo: root ## two gRPC services with and without zerohop, live; under a minute
 	$(call install_packages,$(RUNTIME_PACKAGES))
-	@$(MAKE) --no-print-directory $(VENV)/.demo
+	@$(MAKE) --silent --no-print-directory $(VENV)/.demo
 	@$(BIN)/zerohop demo
 
 test: root ## every test that can run on this machine
 	$(call install_packages,$(TEST_PACKAGES))
-	@$(MAKE) --no-print-directory $(VENV)/.test
+	@$(MAKE) --silent --no-print-directory $(VENV)/.test
 	@$(BIN)/python -m pytest
 
 lint: root ## ruff and mypy
 	$(call install_packages,$(RUNTIME_PACKAGES))
-	@$(MAKE) --no-print-directory $(VENV)/.test
+	@$(MAKE) --silent --no-print-directory $(VENV)/.test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 bench: root ## every benchmark, about twelve minutes; BENCH="http2 --rounds 7" for a part
 	$(call install_packages,$(TEST_PACKAGES))
-	@$(MAKE) --no-print-directory $(VENV)/.test
+	@$(MAKE) --silent --no-print-directory $(VENV)/.test
 	@$(BIN)/zerohop bench $(or $(BENCH),pingecho http2 bulk)
+
+test-kernels: root ## boots other Debian kernels in emulation and tries the data path on each
+	$(call install_packages,$(KERNEL_PACKAGES))
+	@$(MAKE) --silent --no-print-directory $(VENV)/.test
+	@$(BIN)/python tests/kernels/run.py
 
 clean: ## removes the virtual environment and everything that was built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
