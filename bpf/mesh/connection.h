@@ -93,13 +93,16 @@ static __always_inline int enrol(struct bpf_sock_ops *ctx, struct end *end)
 /* Gives the socket its place in connection `id` and asks for the callbacks that its life needs. */
 static __always_inline int join(struct bpf_sock_ops *ctx, __u64 id, __u32 role, int member)
 {
-	struct membership initial = { .connection = id, .role = role };
+	struct membership initial = { .connection = id, .role = role }, *place;
 	int flags = ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG;
 
-	if (!ctx->sk || !bpf_sk_storage_get(&memberships, ctx->sk, &initial, BPF_SK_STORAGE_GET_F_CREATE)) {
+	place = ctx->sk ? bpf_sk_storage_get(&memberships, ctx->sk, &initial, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	if (!place) {
 		count_error(HELPER_SK_STORAGE_GET);
 		return -1;
 	}
+	/* A socket that was disconnected and connects again still has its last place. */
+	*place = initial;
 	if (member)
 		flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
 	if (bpf_sock_ops_cb_flags_set(ctx, flags)) {

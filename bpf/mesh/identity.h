@@ -34,6 +34,8 @@ static __noinline __u32 workload_of(struct sock *sk)
 		const struct kernfs_node *node;
 		struct cgroup_node *found;
 		__u64 address = 0;
+		char last = 0;
+		long length;
 
 		if (bpf_probe_read_kernel(&address, sizeof(address), (const void *)(ancestors + i * sizeof(void *))))
 			break;
@@ -47,7 +49,12 @@ static __noinline __u32 workload_of(struct sock *sk)
 			continue;
 		}
 		__builtin_memset(key.name, 0, sizeof(key.name));
-		if (bpf_probe_read_kernel_str(key.name, sizeof(key.name), node->name) <= 0)
+		length = bpf_probe_read_kernel_str(key.name, sizeof(key.name), node->name);
+		if (length <= 0)
+			break;
+		/* A name that was cut must not pass for the one it begins with. */
+		if (length == sizeof(key.name) &&
+		    (bpf_probe_read_kernel(&last, 1, node->name + sizeof(key.name) - 1) || last))
 			break;
 		found = bpf_map_lookup_elem(&cgroups, &key);
 		if (!found)

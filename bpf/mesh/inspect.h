@@ -65,6 +65,7 @@ static __noinline int inspect_end(struct inspection *result, __u64 id, struct co
 	sk = kernel_cast(struct sock, address);
 	if ((__u64)sk->__sk_common.skc_cookie.counter != end->cookie)
 		return 0;
+	conn->seen_ns = result->now;
 	result->shortcut_bytes += end->shortcut_bytes;
 	result->carrier_switches += end->switches;
 	result->tcp_bytes += tcp_bytes_of(conn, role, kernel_cast(struct tcp_sock, address));
@@ -86,6 +87,9 @@ static long inspect_connection(void *map, __u64 *id, struct connection *conn, st
 	result->connections++;
 	inspect_end(result, *id, conn, ROLE_CLIENT);
 	inspect_end(result, *id, conn, ROLE_SERVER);
+	/* Sockets that closed while nothing was attached to their cgroup said no word of it. */
+	if (conn->seen_ns != result->now)
+		bpf_map_delete_elem(map, id);
 	return 0;
 }
 

@@ -16,8 +16,6 @@
 
 #define SOL_SOCKET 1
 #define SO_RCVBUF 8
-#define SOL_TCP 6
-#define TCP_WINDOW_CLAMP 10
 
 static __always_inline const struct sk_psock *psock_of(const struct sock *sk)
 {
@@ -49,6 +47,10 @@ static __always_inline int keeps_order_and_room(const struct sock *sender, const
 	(void)psock;
 	if (!is_member(receiver))
 		return 0;
+#ifndef ZH_BREAK_ROOM
+	if ((__u32)receiver->sk_backlog.rmem_alloc.counter + size > (__u32)receiver->sk_rcvbuf / 2)
+		return 0;
+#endif
 #ifndef ZH_BREAK_ACKED
 	if (tcp->snd_una != tcp->write_seq)
 		return 0;
@@ -58,11 +60,8 @@ static __always_inline int keeps_order_and_room(const struct sock *sender, const
 		return 0;
 #endif
 #ifndef ZH_BREAK_PARKED
+	/* Last: data moves from the queues above to here, never back. */
 	if (psock->ingress_skb.qlen)
-		return 0;
-#endif
-#ifndef ZH_BREAK_ROOM
-	if ((__u32)receiver->sk_backlog.rmem_alloc.counter + size > (__u32)receiver->sk_rcvbuf / 2)
 		return 0;
 #endif
 	return 1;
@@ -161,6 +160,10 @@ static __always_inline int may_redirect(struct connection *conn, struct end *me,
 	/* Writing after one's own shutdown, or to an end that reads no more, is TCP's to answer. */
 	if ((sender->sk_shutdown & SEND_SHUTDOWN) || (receiver->sk_shutdown & RCV_SHUTDOWN))
 		return 0;
+	if (has_ulp(sender) || has_ulp(receiver)) { /* kTLS is switched on later: its peer expects records */
+		stop(conn, REASON_ULP, bpf_ktime_get_ns());
+		return 0;
+	}
 	if (looks_blocking(conn, peer, receiver))
 		return 0;
 	return keeps_order_and_room(sender, receiver, size);
@@ -205,10 +208,17 @@ static __always_inline void send_message(struct sk_msg_md *msg)
 	}
 }
 
-static __always_inline void clamp_window(struct bpf_sock_ops *ctx, int bytes)
+/*
+ * Whether anybody holds on to the member: a redirect has a reference while it waits for the receiver's lock, and a
+ * reader that sleeps in `recv` has one too. Beside the map's own there may be that of a call of this very socket, which
+ * holds the lock now.
+ */
+static __always_inline int is_in_use(const struct sock *sk, const struct sk_psock *psock)
 {
-	if (bpf_setsockopt(ctx, SOL_TCP, TCP_WINDOW_CLAMP, &bytes, sizeof(bytes)))
-		count_error(HELPER_SETSOCKOPT);
+	__u64 waiters = (__u64)sk + __builtin_preserve_field_info(sk->sk_lock.wq.head, 0);
+
+	return (__u64)sk->sk_lock.wq.head.next != waiters ||
+	       psock->refcnt.refs.counter > 1 + (sk->sk_lock.owned != 0);
 }
 
 /*
@@ -228,6 +238,7 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 	struct connection *conn;
 	struct end *end, *peer;
 	struct end_key key;
+	__u32 unread;
 
 	if (!ctx->sk || !conf)
 		return 0;
@@ -255,24 +266,18 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 	}
 	tcp = kernel_cast(struct tcp_sock, sk);
 	psock = psock_of(sk);
-	if (first_message(psock) || psock->ingress_skb.qlen || sk->sk_receive_queue.qlen ||
-	    tcp->copied_seq != tcp->rcv_nxt) {
-		if (!(end->flags & END_THROTTLED) && tcp->window_clamp > LEAVE_WINDOW_BYTES) {
-			end->window_clamp = tcp->window_clamp;
-			end->flags |= END_THROTTLED;
-			clamp_window(ctx, LEAVE_WINDOW_BYTES);
-		}
+	/* A FIN takes a sequence number that nobody reads. */
+	unread = tcp->rcv_nxt - tcp->copied_seq;
+	if (is_in_use(sk, psock) || first_message(psock) || psock->ingress_skb.qlen || sk->sk_receive_queue.qlen ||
+	    unread > ((sk->sk_shutdown & RCV_SHUTDOWN) != 0))
 		return 0;
-	}
 	key = end->key;
 	if (bpf_map_delete_elem(&sockets, &key)) {
 		count_error(HELPER_SOCK_HASH_DELETE);
 		return 0;
 	}
 	end->flags |= END_LEFT;
-	if (end->flags & END_THROTTLED)
-		clamp_window(ctx, end->window_clamp);
-	if (bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG))
+	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG))
 		count_error(HELPER_SOCK_OPS_CB_FLAGS_SET);
 	return 0;
 }

@@ -40,9 +40,6 @@
  * nobody has sent yet leaves at once: a program that blocks from its first request on never waits as a member. */
 #define LEAVE_GRACE_NS 50000000ULL
 
-/* A leaving end whose queue is never empty is throttled to this window until its reader has caught up. */
-#define LEAVE_WINDOW_BYTES 65536
-
 /* How long a reader may look blocking to its peer (between `accept` and `fcntl`) until it counts as blocking. */
 #define BLOCKING_PATIENCE_NS 100000000ULL
 

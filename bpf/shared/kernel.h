@@ -36,6 +36,19 @@ typedef struct {
 	__s64 counter;
 } atomic64_t;
 
+typedef struct {
+	atomic_t refs;
+} refcount_t;
+
+typedef struct {
+	struct list_head head;
+} wait_queue_head_t;
+
+typedef struct {
+	int owned;
+	wait_queue_head_t wq;
+} socket_lock_t;
+
 struct kernfs_node {
 	const char *name;
 	__u64 id;
@@ -71,6 +84,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	struct sk_buff_head sk_receive_queue;
+	socket_lock_t sk_lock;
 	struct {
 		atomic_t rmem_alloc;
 		int len;
@@ -94,7 +108,6 @@ struct tcp_sock {
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
 	__u64 bytes_received;
-	__u32 window_clamp;
 	__u8 repair : 1;
 	__u8 syn_data : 1;
 };
@@ -111,6 +124,7 @@ struct tcp_request_sock {
 struct sk_psock {
 	struct sk_buff_head ingress_skb;
 	struct list_head ingress_msg;
+	refcount_t refcnt;
 };
 
 struct bpf_sock_ops_kern {

@@ -37,7 +37,6 @@ enum end_flag {
 	END_OPEN = 1,	   /* established and not yet closed */
 	END_ENROLLED = 2,  /* put into the sockhash */
 	END_LEFT = 4,	   /* taken out of it again */
-	END_THROTTLED = 8, /* its window is clamped so that its reader can catch up and it can leave */
 };
 
 /* One end of a connection. Only its own socket's hooks write it, but for `blocking_since` (the peer's sender hook). */
@@ -56,7 +55,7 @@ struct end {
 	__u64 unread_head;     /* inspection: first message in its queue, as an address; 0: empty */
 	__u64 unread_since;    /* inspection: since when that message is the first, ns */
 	__u32 carrier;	       /* 1: the last write went past TCP */
-	__u32 window_clamp;    /* before the throttle */
+	__u32 reserved;
 	__u32 cpu;	       /* on which it last sent, plus one; 0: it has not */
 	__u32 announced;       /* it has sent, or is about to: a redirect of its may be under way */
 };
@@ -64,6 +63,7 @@ struct end {
 struct connection {
 	struct end ends[2];    /* by enum role */
 	__u64 leave_ns;	       /* when it stopped short-cutting, 0: it has not */
+	__u64 seen_ns;	       /* the last inspection that found one of its sockets */
 	__u32 open_ends;
 	enum reason reason;    /* REASON_NONE: short-cut */
 	__u16 server_port;     /* where the server listens */

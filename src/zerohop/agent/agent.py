@@ -49,6 +49,7 @@ class Agent:
         """
         held = lock.AgentLock(self.instance)
         self._stack.callback(held.release)
+        self._catch_signals()
         configuration = load(self.config)
         compiled = compile_tables(configuration)
         wanted = self._resolve(compiled)
@@ -65,6 +66,16 @@ class Agent:
     def close(self) -> None:
         """Lets go of everything in this process; the kernel keeps working."""
         self._stack.close()
+
+    def _catch_signals(self) -> None:
+        """From now on a signal is a byte in a pipe that `serve` reads, also one that comes before it runs."""
+        self._wakeup, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stack.callback(os.close, self._wakeup)
+        self._stack.callback(os.close, wakeup_write)
+        signal.set_wakeup_fd(wakeup_write)
+        self._stack.callback(signal.set_wakeup_fd, -1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
 
     def _resolve(self, compiled: Tables) -> dict[str, str]:
         wanted = tables.wanted_cgroups(self.instance, compiled, units.cgroups_of(compiled.units))
@@ -113,8 +124,11 @@ class Agent:
             if identifier is not None:
                 present.add(identifier)
                 self.path.attach(where)
-        for identifier in self.path.attached().keys() - present:
-            self.path.detach(identifier)
+        gone = self.path.attached().keys() - present
+        # The hook closes the accounts of a removed workload's connections: it stays until the last has closed.
+        if gone and not tables.has_removed_with_connections(self.path):
+            for identifier in gone:
+                self.path.detach(identifier)
 
     def warn_unread(self) -> None:
         """Logs, once each, the members whose queue nobody reads: programs that a short-cut cannot serve."""
@@ -133,24 +147,17 @@ class Agent:
 
     def serve(self) -> None:
         """Runs until SIGTERM or SIGINT; SIGHUP reloads."""
-        wakeup_read, wakeup_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._stack.callback(os.close, wakeup_read)
-        self._stack.callback(os.close, wakeup_write)
-        signal.set_wakeup_fd(wakeup_write)
-        self._stack.callback(signal.set_wakeup_fd, -1)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
         watcher = ConfigWatcher(self.config)
         self._stack.callback(watcher.close)
         poll = select.poll()
-        poll.register(wakeup_read, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
         poll.register(watcher.fileno(), select.POLLIN)
         next_inspection = time.monotonic() + INSPECT_SECONDS
         while True:
             changed = False
             for fd, _ in poll.poll(CGROUP_SECONDS * 1000):
-                if fd == wakeup_read:
-                    numbers = os.read(wakeup_read, 64)
+                if fd == self._wakeup:
+                    numbers = os.read(self._wakeup, 64)
                     if signal.SIGTERM in numbers or signal.SIGINT in numbers:
                         notify("STOPPING=1")
                         return

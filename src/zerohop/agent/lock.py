@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,21 +30,41 @@ class AgentLock:
     """Held for as long as the object lives. Raises `ZerohopError` when another agent holds it."""
 
     def __init__(self, instance: str) -> None:
-        self._folder = RUN / instance
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        self._fd = os.open(self._folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        folder = RUN / instance
+        path = folder / "agent.lock"
+        while True:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                self._take(instance)
+                # `clean` may have removed the file that was opened: a lock on it keeps nobody out.
+                if os.fstat(self._fd).st_ino == os.stat(path).st_ino:
+                    break
+            except FileNotFoundError:
+                pass
+            except ZerohopError:
+                os.close(self._fd)
+                raise
             os.close(self._fd)
-            running = find(instance)
-            who = f" (process {running.pid})" if running else ""
-            raise ZerohopError(
-                f"an agent of instance {instance!r} runs already{who}",
-                hint="stop it, or name another with --instance",
-            ) from None
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, json.dumps({"pid": os.getpid(), "version": __version__}).encode(), 0)
+
+    def _take(self, instance: str) -> None:
+        deadline = time.monotonic() + 0.5  # `find` holds it for a moment
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.02)
+                    continue
+                running = find(instance)
+                who = f" (process {running.pid})" if running else ""
+                raise ZerohopError(
+                    f"an agent of instance {instance!r} runs already{who}",
+                    hint="stop it, or name another with --instance",
+                ) from None
+            return
 
     def release(self) -> None:
         os.close(self._fd)

@@ -48,13 +48,17 @@ def command(context: Context, all_instances: bool) -> None:
     names = pins.instances() if all_instances else [context.instance]
     for name in names:
         stop_agent(name)
-        found, staying = lifecycle.remove(name)
-        cache.forget(name)
-        lock.forget(name)
+        held = lock.AgentLock(name)  # no agent may start on what is being removed
+        try:
+            found, staying = lifecycle.remove(name)
+            cache.forget(name)
+            lock.forget(name)
+        finally:
+            held.release()
         if staying:
             click.echo(
-                f"zerohop: instance {name} removed; {staying} sockets with unread data keep their programs"
-                " until they close",
+                f"zerohop: instance {name} removed; {staying} sockets that are in use or hold unread data keep"
+                " their programs until they close",
                 err=True,
             )
         elif found:

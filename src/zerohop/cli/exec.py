@@ -49,8 +49,7 @@ def command(context: Context, workload: str, allow_splice: bool, argv: tuple[str
             hint=f"did you mean {nearest[0]!r}?" if nearest else "add a Workload to the configuration of zerohop run",
         )
     cgroup.enter(cgroup.exec_path(context.instance, namespace, name))
-    if not allow_splice:
-        seccomp.refuse_splice()
+    seccomp.refuse_unserved(splice=not allow_splice)
     # Python ignores these; CMD must find them as a shell would have left them.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

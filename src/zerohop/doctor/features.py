@@ -158,7 +158,7 @@ def _inspect(lab: Laboratory) -> str:
 
 
 def _seccomp(step: Step) -> str:
-    seccomp.refuse_splice()
+    seccomp.refuse_unserved(splice=True)
     read_end, write_end = os.pipe()
     try:
         os.splice(read_end, write_end, 1, flags=os.SPLICE_F_NONBLOCK)

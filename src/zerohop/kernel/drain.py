@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import socket
 import struct
 import time
@@ -32,6 +33,9 @@ def drain(path: DataPath, *, timeout: float = 4.0, progress: Callable[[int], Non
 
     Those that stay keep working: their programs live as long as the sockets do.
     """
+    # One duplicate descriptor a member stays open while it is nudged.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = path.settings()
     if not settings.draining:
         settings.draining = time.monotonic_ns()

@@ -89,6 +89,19 @@ class ProgramInfo(ctypes.Structure):
     )
 
 
+class MapInfo(ctypes.Structure):
+    """`struct bpf_map_info` up to `max_entries`."""
+
+    _fields_ = (
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    )
+
+
 class CgroupLinkInfo(ctypes.Structure):
     """`struct bpf_link_info` of a cgroup link."""
 
@@ -197,6 +210,13 @@ def program_info(fd: int) -> ProgramInfo:
     info = ProgramInfo()
     size = ctypes.c_uint32(ctypes.sizeof(info))
     call("reading program information", "bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+    return info
+
+
+def map_info(fd: int) -> MapInfo:
+    info = MapInfo()
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    call("reading map information", "bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
     return info
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zerohop.errors import ZerohopError
 from zerohop.kernel import libbpf
 
 
@@ -17,6 +18,13 @@ class Map:
     """One map by descriptor, which this object owns. `per_cpu` values are read as a list, one per possible CPU."""
 
     def __init__(self, name: str, fd: int, key: type[Any], value: type[Any], *, per_cpu: bool = False) -> None:
+        info = libbpf.map_info(fd)
+        if (info.key_size, info.value_size) != (ctypes.sizeof(key), ctypes.sizeof(value)):
+            os.close(fd)
+            raise ZerohopError(
+                f"the pinned map {name} was made by another build of zerohop",
+                hint="start zerohop run again: it replaces the data path",
+            )
         self.name = name
         self.fd = fd
         self._key = key

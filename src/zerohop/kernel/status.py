@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from zerohop.kernel import libbpf
 from zerohop.kernel.datapath import DataPath
-from zerohop.kernel.maps import Map
 from zerohop.kernel.tables import text
 
 UNREAD_SECONDS: Final = 3.0
@@ -146,13 +145,7 @@ def _unread(inspection: Any, workloads: dict[int, Any]) -> list[Unread]:
 
 
 def _map_bytes(path: DataPath) -> int:
-    total = sum(table.memory_bytes() for table in path.maps.values())
-    fd = libbpf.obj_get(str(path.folder / "maps" / "memberships"))
-    storage = Map("memberships", fd, ctypes.c_uint32, ctypes.c_uint32)
-    try:
-        return total + storage.memory_bytes()
-    finally:
-        storage.close()
+    return sum(table.memory_bytes() for table in path.maps.values())
 
 
 def _program(fd: int) -> ProgramStatus:

@@ -83,6 +83,15 @@ def _apply_workloads(path: DataPath, tables: Tables) -> dict[str, int]:
     return ids
 
 
+def has_removed_with_connections(path: DataPath) -> bool:
+    """Whether a workload that is configured no more still has open connections."""
+    removed = {key.value for key, value in path.maps["workloads"].items() if value.removed}
+    if not removed:
+        return False
+    with path.inspection():
+        return any(key.value in removed for key, _ in path.maps["workload_connections"].items())
+
+
 def _apply_cgroups(path: DataPath, wanted: dict[str, int]) -> None:
     table = path.maps["cgroups"]
     key_type, node_type = path.layouts.struct("cgroup_key"), path.layouts.struct("cgroup_node")

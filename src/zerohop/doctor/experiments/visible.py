@@ -66,7 +66,7 @@ def splice(scene: Scene) -> str:
         pair.up.received += int(plain)
     scene.step("splice under the filter")
     try:
-        seccomp.refuse_splice()
+        seccomp.refuse_unserved(splice=True)
     except ZerohopError as error:
         raise Broken(f"splice answers {plain} with {_SHORTCUT} bytes queued; no filter: {error}") from None
     filtered = _splice(pair.server)
