@@ -124,17 +124,23 @@ def _service(result: dict[str, Any]) -> list[str]:
     found = list(traffic.get("problems", []))
     if traffic.get("stayed"):
         found.append(f"{traffic['stayed']} ends did not leave after a one-way transfer")
-    if doctor.get("ok") is not result["shortcut"] or any(each["result"] == "unknown" for each in doctor["checks"]):
-        found.append(f"doctor: {_doctor(result)}")
+    if "checks" not in doctor:
+        found.append(f"doctor: {_doctor(result)}: {doctor.get('stderr')}")
+    elif doctor["ok"] is not result["shortcut"] or any(each["result"] == "unknown" for each in bad_checks(doctor)):
+        found += [f"doctor: {each['name']} {each['result']}: {each['detail']}" for each in bad_checks(doctor)]
     return found
+
+
+def bad_checks(doctor: dict[str, Any]) -> list[dict[str, str]]:
+    return [each for each in doctor.get("checks", []) if each["result"] != "ok"]
 
 
 def _doctor(result: dict[str, Any]) -> str:
     doctor = result.get("doctor", {})
     if "checks" not in doctor:
         return f"status {doctor.get('status')}"
-    bad = [f"{each['name']} {each['result']}" for each in doctor["checks"] if each["result"] != "ok"]
-    return ", ".join(bad) if bad else f"{len(doctor['checks'])} ok"
+    bad = ", ".join(f"{each['name']} {each['result']}" for each in bad_checks(doctor))
+    return bad or f"{len(doctor['checks'])} ok"
 
 
 def print_result(result: dict[str, Any]) -> None:
