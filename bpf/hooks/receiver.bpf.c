@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/*
- * Attached to the sockhash: what reaches a member by TCP. Passing it puts it into the very queue that redirected
- * bytes take, which is what keeps the order when the two mix, and what makes FIONREAD right.
- */
-#include "shared/helpers.h"
+/* Attached to the sockhash: what reaches a member by TCP. */
+#include "mesh/reception.h"
 
 SEC("sk_skb")
 int zerohop_receiver(struct __sk_buff *skb)
@@ -12,5 +9,5 @@ int zerohop_receiver(struct __sk_buff *skb)
 	for (;;)
 		;
 #endif
-	return SK_PASS;
+	return receive_segment(skb);
 }

@@ -5,6 +5,5 @@
 SEC("sk_msg")
 int zerohop_sender(struct sk_msg_md *msg)
 {
-	send_message(msg);
-	return SK_PASS;
+	return send_message(msg);
 }

@@ -77,13 +77,28 @@ static __noinline __u32 decide(struct connection *conn)
 	return REASON_PORT_NOT_DECLARED;
 }
 
-/* Puts the socket into the sockhash; only the two ESTABLISHED callbacks may. */
-static __always_inline int enrol(struct bpf_sock_ops *ctx, struct end *end)
+static __always_inline void forget_reception(const struct end *end)
 {
-	struct end_key key = end->key;
+	__u64 cookie = end->cookie;
 
+	if (end->flags & END_ENROLLED)
+		bpf_map_delete_elem(&receptions, &cookie);
+}
+
+/* Puts the socket into the sockhash; only the two ESTABLISHED callbacks may. */
+static __always_inline int enrol(struct bpf_sock_ops *ctx, __u64 id, struct end *end)
+{
+	struct reception reception = { .connection = id, .next_seq = end->key.rcv_nxt };
+	struct end_key key = end->key;
+	__u64 cookie = end->cookie;
+
+	if (bpf_map_update_elem(&receptions, &cookie, &reception, BPF_ANY)) {
+		count_error(HELPER_MAP_UPDATE);
+		return -1;
+	}
 	if (bpf_sock_hash_update(ctx, &sockets, &key, BPF_NOEXIST)) {
 		count_error(HELPER_SOCK_HASH_UPDATE);
+		bpf_map_delete_elem(&receptions, &cookie);
 		return -1;
 	}
 	end->flags |= END_ENROLLED;
@@ -215,7 +230,7 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 		count_not_shortcut(REASON_HELPER_FAILED);
 		return 0;
 	}
-	if (conn->reason == REASON_NONE && enrol(ctx, &conn->ends[ROLE_CLIENT]))
+	if (conn->reason == REASON_NONE && enrol(ctx, id, &conn->ends[ROLE_CLIENT]))
 		conn->reason = REASON_HELPER_FAILED;
 	if (conn->reason != REASON_NONE)
 		count_not_shortcut(conn->reason);
@@ -259,6 +274,7 @@ static __always_inline void close_end(struct connection *conn, struct end *end, 
 {
 	WRITE_ONCE(end->sock, 0);
 	end->flags &= ~END_OPEN;
+	forget_reception(end);
 	if (__sync_fetch_and_sub(&conn->open_ends, 1) == 1)
 		bpf_map_delete_elem(&connections, &id);
 }
@@ -296,7 +312,7 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 		count_not_shortcut(REASON_ULP);
 	}
 	if (join(ctx, id, ROLE_SERVER, conn->reason == REASON_NONE) ||
-	    (conn->reason == REASON_NONE && enrol(ctx, server))) {
+	    (conn->reason == REASON_NONE && enrol(ctx, id, server))) {
 		conn->leave_ns = bpf_ktime_get_ns();
 		conn->reason = REASON_HELPER_FAILED;
 		count_not_shortcut(REASON_HELPER_FAILED);

@@ -170,7 +170,7 @@ static __always_inline int may_redirect(struct connection *conn, struct end *me,
 }
 
 /* The sender hook: one message of `sendmsg`, in the sender's context and under its lock. */
-static __always_inline void send_message(struct sk_msg_md *msg)
+static __always_inline int send_message(struct sk_msg_md *msg)
 {
 	struct membership *member;
 	struct connection *conn;
@@ -180,17 +180,17 @@ static __always_inline void send_message(struct sk_msg_md *msg)
 
 	member = bpf_sk_storage_get(&memberships, msg->sk, NULL, 0);
 	if (!member)
-		return;
+		return SK_PASS;
 	conn = bpf_map_lookup_elem(&connections, &member->connection);
 	if (!conn)
-		return;
+		return SK_PASS;
 	role = member->role & 1;
 	me = &conn->ends[role];
 	peer = &conn->ends[role ^ 1];
 	if (unlikely(!me->announced))
 		__sync_fetch_and_add(&me->announced, 1);
 	if (READ_ONCE(conn->leave_ns))
-		return;
+		return likely(conn->reason != REASON_OVERLAP) ? SK_PASS : SK_DROP;
 	kern = bpf_cast_to_kern_ctx(msg);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
 	if (shortcut) {
@@ -206,6 +206,8 @@ static __always_inline void send_message(struct sk_msg_md *msg)
 		me->carrier = shortcut;
 		me->switches++;
 	}
+	/* SK_PASS carries out a redirect that was asked for, else it means TCP. */
+	return SK_PASS;
 }
 
 /*
@@ -252,8 +254,7 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 			return 0;
 		stop(conn, REASON_DRAINING, conf->draining);
 	}
-	/* Bulk stays a member and goes by TCP: in 2 of 24 runs an end that left amid a transfer had segments twice. */
-	if (conn->reason == REASON_BULK && !conf->draining)
+	if (unlikely(conn->reason == REASON_OVERLAP))
 		return 0;
 	end = &conn->ends[member->role & 1];
 	peer = &conn->ends[(member->role & 1) ^ 1];
@@ -278,6 +279,7 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 		count_error(HELPER_SOCK_HASH_DELETE);
 		return 0;
 	}
+	forget_reception(end);
 	end->flags |= END_LEFT;
 	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG))
 		count_error(HELPER_SOCK_OPS_CB_FLAGS_SET);

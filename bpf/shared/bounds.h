@@ -49,6 +49,11 @@
 /* CPUs whose activity is told apart. Beyond: two share a record, and may take each other's activity for their own. */
 #define MAX_CPUS 1024
 
+/* Bytes that bpf_skb_adjust_room takes off at a time (the kernel's limit), and how often at most for one segment: 2 MiB,
+ * four times what a segment may hold (GRO_MAX_SIZE). Beyond: the connection is stopped rather than corrupted. */
+#define MAX_CUT_PIECE 4095
+#define MAX_CUT_PIECES 512
+
 /* Messages that one CPU redirects to another without any answer from there, until TCP carries. The reader over there
  * is waking up: a redirect costs so little that the writer would be done and asleep before the reader runs, and both
  * would pay for a wake-up per batch; TCP's own work fills that time. */

@@ -38,6 +38,7 @@ typedef long long __s64;
 #define BPF_F_NO_PREALLOC 1
 #define BPF_F_INGRESS 1
 #define BPF_SK_STORAGE_GET_F_CREATE 1
+#define SK_DROP 0
 #define SK_PASS 1
 
 #define BPF_SOCK_OPS_RWND_INIT 2
@@ -105,7 +106,9 @@ struct sk_msg_md {
 };
 _Static_assert(__builtin_offsetof(struct sk_msg_md, sk) == 72, "struct sk_msg_md is kernel ABI");
 
-struct __sk_buff; /* the receiver hook reads nothing of it yet */
+struct __sk_buff {
+	__u32 len;
+};
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
@@ -117,9 +120,11 @@ static long (*const bpf_setsockopt)(void *context, int level, int name, void *va
 static long (*const bpf_sock_ops_cb_flags_set)(struct bpf_sock_ops *context, int flags) = (void *)59;
 static long (*const bpf_sock_hash_update)(struct bpf_sock_ops *context, void *map, void *key, __u64 flags) = (void *)70;
 static long (*const bpf_msg_redirect_hash)(struct sk_msg_md *message, void *map, void *key, __u64 flags) = (void *)71;
+static long (*const bpf_skb_adjust_room)(struct __sk_buff *skb, int difference, __u32 mode, __u64 flags) = (void *)50;
 static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static long (*const bpf_probe_read_kernel)(void *destination, __u32 size, const void *address) = (void *)113;
 static long (*const bpf_probe_read_kernel_str)(void *destination, __u32 size, const void *address) = (void *)115;
+static long (*const bpf_loop)(__u32 count, void *callback, void *context, __u64 flags) = (void *)181;
 static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) = (void *)164;
 
 extern void *bpf_cast_to_kern_ctx(void *context) __ksym;

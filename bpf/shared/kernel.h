@@ -135,6 +135,15 @@ struct sk_msg {
 	struct sock *sk;
 };
 
+struct sk_buff {
+	struct sock *sk;
+	char cb[48];
+};
+
+struct tcp_skb_cb {
+	__u32 seq;
+};
+
 #pragma clang attribute pop
 #pragma clang diagnostic pop
 

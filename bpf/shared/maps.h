@@ -65,6 +65,15 @@ struct {
 	__type(value, __u64);
 } sockets SEC(".maps");
 
+/* By socket cookie: the receiver hook may not use socket storage. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SOCKETS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct reception);
+} receptions SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

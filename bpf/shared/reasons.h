@@ -22,6 +22,7 @@ enum reason {
 	REASON_HELPER_FAILED = 13,	/* the kernel refused to enrol a socket; see errors */
 	REASON_KERNEL = 14,		/* this kernel failed its experiments (doctor): no short-cut here */
 	REASON_ULP = 15,		/* an upper-layer protocol (TLS, MPTCP) owns the socket */
+	REASON_OVERLAP = 16,		/* stopped for want of memory to cut off bytes that came twice; send: EACCES */
 	REASON_MAX
 };
 
@@ -33,5 +34,6 @@ enum helper {
 	HELPER_SOCK_OPS_CB_FLAGS_SET = 4,
 	HELPER_MSG_REDIRECT_HASH = 5,
 	HELPER_SETSOCKOPT = 6,
+	HELPER_SKB_ADJUST_ROOM = 7,
 	HELPER_MAX
 };

@@ -80,6 +80,13 @@ struct membership {
 	__u32 reserved;
 };
 
+/* What came to a member by TCP. */
+struct reception {
+	__u64 connection;
+	__u32 next_seq; /* sequence number of the byte after the last that the receiver hook has passed on */
+	__u32 broken;	/* an overlap could not be cut off: nothing more is passed on */
+};
+
 /* A SYN that reached a managed listener; keyed by the client's end. */
 struct handshake {
 	__u64 connection; /* set when the client's end is managed and established */

@@ -43,7 +43,7 @@ class Stream:
     def send(self, size: int) -> int:
         """One `send` of at most `size` bytes; returns how many were taken, 0 for EAGAIN."""
         try:
-            taken = self.sender.send(self._expected(self.sent, size))
+            taken = self.sender.send(self.content(self.sent, size))
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -78,8 +78,8 @@ class Stream:
             raise Broken(f"{self.name}: recv after {self.received}: {os.strerror(error.errno or 0)}") from None
         if not content:
             raise Broken(f"{self.name}: end of file after {self.received} of {self.sent} bytes")
-        if content != self._expected(self.received, len(content)):
-            expected = self._expected(self.received, len(content))
+        if content != self.content(self.received, len(content)):
+            expected = self.content(self.received, len(content))
             first = next(i for i, byte in enumerate(content) if byte != expected[i])
             raise Broken(f"{self.name}: byte {self.received + first} of {self.sent} is not the one that was sent")
         self.received += len(content)
@@ -110,7 +110,8 @@ class Stream:
                 raise Broken(f"{self.name}: {unacknowledged(self.sender)} bytes are never acknowledged")
             time.sleep(0.001)
 
-    def _expected(self, offset: int, size: int) -> memoryview:
+    def content(self, offset: int, size: int) -> memoryview:
+        """What stands at `offset` of this stream, at most `LONGEST` bytes."""
         begin = (self._start + offset) % _PERIOD
         return _pattern()[begin : begin + min(size, LONGEST)]
 

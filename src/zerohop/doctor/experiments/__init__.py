@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zerohop.doctor.checks import Effect, Subject
-from zerohop.doctor.experiments import leaving, order, paths, pressure, visible
+from zerohop.doctor.experiments import leaving, order, overlap, paths, pressure, visible
 from zerohop.doctor.scene import Scene
 
 
@@ -32,6 +32,7 @@ def _degrades(name: str, play: Callable[[Scene], str], consequence: str) -> Expe
 EXPERIMENTS: Final = (
     _decides("redirect", paths.redirect, "no byte goes past TCP"),
     _decides("order", order.order, "bytes could arrive in the wrong order"),
+    _decides("overlap", overlap.overlap, "bytes could arrive twice when TCP sends some again"),
     _decides("fionread", visible.fionread, "nginx, Java and .NET would stall or truncate"),
     _decides("early-data", order.early_data, "what a client writes first could come late or never"),
     _decides("back-pressure", pressure.back_pressure, "a slow reader would not slow its writer and fill memory"),

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * What reaches a member by TCP. Passing it on puts it into the very queue that redirected bytes take, which is what
+ * keeps the order when the two mix, and what makes FIONREAD right.
+ *
+ * A segment may begin with bytes that came before: a retransmission that carries new bytes too, or a retransmission
+ * that the backlog has joined with what follows it (tcp_add_backlog). tcp_recvmsg() skips such bytes, tcp_read_skb()
+ * does not, so the reader would get them twice; here they are cut off.
+ */
+#pragma once
+
+#include "mesh/telemetry.h"
+
+struct cut {
+	struct __sk_buff *skb;
+	__u32 left;
+	__u32 failed;
+};
+
+static long cut_piece(__u32 index, struct cut *cut)
+{
+	__u32 piece = cut->left < MAX_CUT_PIECE ? cut->left : MAX_CUT_PIECE;
+
+	if (!piece)
+		return 1;
+	if (bpf_skb_adjust_room(cut->skb, -(int)piece, 0, 0)) {
+		cut->failed = 1;
+		return 1;
+	}
+	cut->left -= piece;
+	return 0;
+}
+
+/* Takes `size` bytes off the front. 0, or -1 without memory for it: the helper copies what it takes off. */
+static __noinline int cut_front(struct __sk_buff *skb, __u32 size)
+{
+	struct cut cut = { .skb = skb, .left = size };
+
+#ifdef ZH_FAIL_CUT
+	return -1;
+#endif
+	bpf_loop(MAX_CUT_PIECES, cut_piece, &cut, 0);
+	return cut.failed || cut.left ? -1 : 0;
+}
+
+/*
+ * The stream cannot go on without a wrong byte: nothing more is passed on, and both programs learn of it when they
+ * send (SK_DROP in the sender hook: EACCES). There is no helper that resets a connection from here.
+ */
+static __noinline int break_off(struct reception *reception)
+{
+	struct connection *conn;
+	__u64 id;
+
+	if (!reception)
+		return 0;
+	id = reception->connection;
+	reception->broken = 1;
+	count_error(HELPER_SKB_ADJUST_ROOM);
+	conn = bpf_map_lookup_elem(&connections, &id);
+	if (!conn)
+		return 0;
+	conn->reason = REASON_OVERLAP;
+	WRITE_ONCE(conn->leave_ns, bpf_ktime_get_ns());
+	count_not_shortcut(REASON_OVERLAP);
+	return 0;
+}
+
+/* The receiver hook: one segment, or several that were joined, under the receiver's lock. */
+static __always_inline int receive_segment(struct __sk_buff *skb)
+{
+	const struct sk_buff *kern = bpf_cast_to_kern_ctx(skb);
+	__u64 cookie = bpf_get_socket_cookie(skb);
+	struct reception *reception = bpf_map_lookup_elem(&receptions, &cookie);
+	const struct tcp_skb_cb *segment;
+	__u32 len = skb->len, overlap;
+
+	if (!reception || !len)
+		return SK_PASS;
+	if (unlikely(reception->broken))
+		return SK_DROP;
+	segment = kernel_cast(struct tcp_skb_cb, kern->cb);
+	overlap = reception->next_seq - segment->seq;
+	if (likely((__s32)overlap <= 0)) {
+		reception->next_seq = segment->seq + len;
+		return SK_PASS;
+	}
+#ifdef ZH_BREAK_OVERLAP
+	return SK_PASS;
+#endif
+	if (overlap > len)
+		overlap = len;
+	if (cut_front(skb, overlap)) {
+		break_off(reception);
+		return SK_DROP;
+	}
+	reception->next_seq += len - overlap;
+	return overlap == len ? SK_DROP : SK_PASS;
+}
