@@ -189,8 +189,10 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	peer = &conn->ends[role ^ 1];
 	if (unlikely(!me->announced))
 		__sync_fetch_and_add(&me->announced, 1);
-	if (READ_ONCE(conn->leave_ns))
+	if (READ_ONCE(conn->leave_ns)) {
+		WRITE_ONCE(me->stopped, 1);
 		return likely(conn->reason != REASON_OVERLAP) ? SK_PASS : SK_DROP;
+	}
 	kern = bpf_cast_to_kern_ctx(msg);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
 	if (shortcut) {
@@ -211,15 +213,30 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 }
 
 /*
- * Whether anybody holds on to the member: a redirect has a reference while it waits for the receiver's lock, a reader
- * that sleeps in `recv` has one, and so has a call of this very socket that sends the segment. Leaving inside one's own
- * call was tried: 3 of 25 bulk transfers then had a segment twice.
+ * Whether a redirect that was decided before the stop may still be on its way. It holds neither lock while it looks for
+ * its receiver, but its `sendmsg` has a reference to the sender's psock until it is done; a program that has sent again
+ * since is done with it.
  */
-static __always_inline int is_in_use(const struct sock *sk, const struct sk_psock *psock)
+static __always_inline int may_be_sent_to(struct connection *conn, struct end *peer)
 {
-	__u64 waiters = (__u64)sk + __builtin_preserve_field_info(sk->sk_lock.wq.head, 0);
+	const struct sock *sk;
+	__u64 address;
 
-	return (__u64)sk->sk_lock.wq.head.next != waiters || psock->refcnt.refs.counter > 1;
+	if (!READ_ONCE(peer->announced))
+		return 0;
+	if (bpf_ktime_get_ns() - conn->leave_ns < LEAVE_GRACE_NS)
+		return 1;
+	address = READ_ONCE(peer->sock);
+	if (!address || READ_ONCE(peer->stopped) || (peer->flags & END_LEFT))
+		return 0;
+	sk = kernel_cast(struct sock, address);
+	return is_member(sk) && psock_of(sk)->refcnt.refs.counter > 1;
+}
+
+/* Whether somebody may sleep in a call of this socket's own, who would wait at queues that nobody fills any more. */
+static __always_inline int may_be_waited_for(const struct sock *sk, const struct sk_psock *psock)
+{
+	return !is_nonblocking(sk->sk_socket) && psock->refcnt.refs.counter > 1;
 }
 
 /*
@@ -260,7 +277,7 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 	peer = &conn->ends[(member->role & 1) ^ 1];
 	if ((end->flags & (END_ENROLLED | END_LEFT)) != END_ENROLLED)
 		return 0;
-	if (READ_ONCE(peer->announced) && bpf_ktime_get_ns() - conn->leave_ns < LEAVE_GRACE_NS)
+	if (may_be_sent_to(conn, peer))
 		return 0;
 	sk = kernel_cast(struct sock, socket_of(ctx));
 	if (!is_member(sk)) { /* close() took it out before this last segment */
@@ -271,7 +288,7 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 	psock = psock_of(sk);
 	/* A FIN takes a sequence number that nobody reads. */
 	unread = tcp->rcv_nxt - tcp->copied_seq;
-	if (is_in_use(sk, psock) || first_message(psock) || psock->ingress_skb.qlen || sk->sk_receive_queue.qlen ||
+	if (may_be_waited_for(sk, psock) || first_message(psock) || psock->ingress_skb.qlen || sk->sk_receive_queue.qlen ||
 	    unread > ((sk->sk_shutdown & RCV_SHUTDOWN) != 0))
 		return 0;
 	key = end->key;

@@ -40,15 +40,6 @@ typedef struct {
 	atomic_t refs;
 } refcount_t;
 
-typedef struct {
-	struct list_head head;
-} wait_queue_head_t;
-
-typedef struct {
-	int owned;
-	wait_queue_head_t wq;
-} socket_lock_t;
-
 struct kernfs_node {
 	const char *name;
 	__u64 id;
@@ -84,7 +75,6 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	struct sk_buff_head sk_receive_queue;
-	socket_lock_t sk_lock;
 	struct {
 		atomic_t rmem_alloc;
 		int len;

@@ -55,7 +55,7 @@ struct end {
 	__u64 unread_head;     /* inspection: first message in its queue, as an address; 0: empty */
 	__u64 unread_since;    /* inspection: since when that message is the first, ns */
 	__u32 carrier;	       /* 1: the last write went past TCP */
-	__u32 reserved;
+	__u32 stopped;	       /* it has sent since the stop: no redirect of its is under way any more */
 	__u32 cpu;	       /* on which it last sent, plus one; 0: it has not */
 	__u32 announced;       /* it has sent, or is about to: a redirect of its may be under way */
 };
