@@ -25,8 +25,12 @@ pytestmark = pytest.mark.usefixtures("kernel", "torture_peer")
 IDLE = Path(__file__).resolve().parents[1] / "support" / "idle.py"
 PINS = Path("/sys/fs/bpf/zerohop")
 
-# Some seconds of small writes with pauses, both ways.
+# Small writes with pauses, both ways, until they are told to stop; at least so much each way of each stream.
 STEADY = {
+    "until_stopped": 1,
+    "seed": 7,
+    "min_bytes": 100_000,
+    "max_bytes": 100_000,
     "streams": 24,
     "threads": 2,
     "max_write": 16_384,
@@ -39,17 +43,26 @@ SHORT = {"streams": 8, "threads": 1, "max_bytes": 50_000, "write_pause_percent":
 
 
 @contextlib.contextmanager
-def steady(mesh: Mesh, space: network.Namespace, size: int = 1_200_000) -> Iterator[Run]:
-    """Long connections; when the block ends they must still run, and then end without a wrong byte or an error.
+def steady(mesh: Mesh, space: network.Namespace) -> Iterator[Run]:
+    """Long connections, all under way when the block begins.
 
-    `size`: bytes of each direction of each.
+    They outlast the block, whatever it takes, carry more after it, and then end without a wrong byte or an error.
     """
-    side = Side(space.name, "127.0.0.1", STEADY | {"seed": 7, "min_bytes": size, "max_bytes": size})
+    side = Side(space.name, "127.0.0.1", STEADY)
     with started(mesh, side, side) as run:
-        time.sleep(0.7)
+        wait_until_open(mesh, STEADY["streams"])
         yield run
-        assert run.client.poll() is None, "the load has ended before what it was there for"
+        time.sleep(0.3)
+        assert run.client.poll() is None, "the load has ended before it was told to"
+        run.stop()
         assert_well(run.finish())
+
+
+def wait_until_open(mesh: Mesh, connections: int) -> None:
+    deadline = time.monotonic() + 20
+    while mesh.status()["open_connections"] < connections or not shortcut_bytes(mesh):
+        assert time.monotonic() < deadline, mesh.status()
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -90,7 +103,7 @@ def shortcut_bytes(mesh: Mesh) -> int:
 
 
 def test_killed_under_load_and_adopted(mesh: Mesh, netns: network.Namespace) -> None:
-    with steady(mesh, netns, 2_000_000), churn(mesh, netns):
+    with steady(mesh, netns), churn(mesh, netns):
         mesh.kill_agent()
         assert mesh.status()["agent"] is None
         before = mesh.totals()

@@ -85,9 +85,16 @@ class Run:
                 *arguments(client.options),
             ],
             client.netns,
+            stdin=subprocess.PIPE if client.options.get("until_stopped") else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def stop(self) -> None:
+        """Lets a load with `until_stopped` come to its end: each direction ends where it is, and is judged as ever."""
+        assert self.client.stdin is not None
+        self.client.stdin.close()
+        self.client.stdin = None  # `communicate` would flush it
 
     def finish(self) -> Outcome:
         reports: dict[str, Any] = {}

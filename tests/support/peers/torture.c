@@ -26,7 +26,7 @@ struct options options = {
 };
 struct worker workers[MAX_THREADS];
 atomic_ullong progress, bytes_sent, bytes_received, max_unread;
-atomic_int halves_finished, streams_started, mismatches, errors;
+atomic_int halves_finished, streams_started, stopping, mismatches, errors;
 
 static char notes[2][NOTES][256];
 
@@ -198,6 +198,18 @@ static void connect_all(void)
 	}
 }
 
+/* Whether the stdin of a client that goes on until then has been closed. */
+static void look_for_stop(void)
+{
+	struct pollfd input = { .fd = STDIN_FILENO, .events = POLLIN };
+	char ignored[64];
+
+	if (!options.until_stopped || options.server || atomic_load(&stopping) || poll(&input, 1, 0) <= 0)
+		return;
+	if (read(STDIN_FILENO, ignored, sizeof(ignored)) <= 0)
+		atomic_store(&stopping, 1);
+}
+
 /* Until every half is finished; returns whether nothing moved for too long. */
 static int supervise(int listener)
 {
@@ -209,6 +221,7 @@ static int supervise(int listener)
 
 		if (poll(&poll_listener, 1, 20) > 0)
 			accept_some(listener, &rng);
+		look_for_stop();
 		if (atomic_load(&progress) != seen) {
 			seen = atomic_load(&progress);
 			since = now_ns();
@@ -230,7 +243,7 @@ static const struct numeric numerics[] = {
 	INT(server), INT(port), INT(source_port), INT(streams), INT(threads), INT(defer_accept), INT(receive_buffer),
 	INT(send_buffer), WIDE(seed), WIDE(min_bytes), WIDE(max_bytes), WIDE(max_write), WIDE(max_read),
 	INT(write_pause_percent), INT(write_pause_us), INT(read_pause_percent), INT(read_pause_us), INT(slow_percent),
-	INT(slow_pause_us), INT(first_read_us), INT(accept_us), INT(end_us), INT(stall_seconds), INT(one_way),
+	INT(slow_pause_us), INT(first_read_us), INT(accept_us), INT(end_us), INT(stall_seconds), INT(one_way), INT(until_stopped),
 };
 
 /* NAME=VALUE, by the names of `struct options`. */

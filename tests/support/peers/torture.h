@@ -17,6 +17,7 @@
 #define MAX_THREADS 16
 #define BUFFER_SIZE (1 << 20)
 #define NOTES 16
+#define ENDLESS (1ULL << 62) /* the length of a direction that goes on until the request to stop */
 
 struct options {
 	const char *host;
@@ -27,6 +28,9 @@ struct options {
 	int first_read_us, accept_us;	  /* at most that long before the first read, between two accepts */
 	int end_us; /* between the last byte and the half-close */
 	int stall_seconds, one_way;
+	/* A direction does not end at its length but goes on: the client's until its stdin is closed, the server's until
+	 * the client's has ended. What it carries more is compared as well. */
+	int until_stopped;
 };
 
 /* What starts every connection, from the client. */
@@ -40,9 +44,11 @@ enum { CLIENT_TO_SERVER, SERVER_TO_CLIENT };
 struct half {
 	struct half *next; /* of its thread */
 	struct half *born; /* next in the inbox of its thread */
+	struct half *answer; /* of a server's receiver: the sender that ends after it */
+	atomic_int stop;
 	int fd, receives, connecting, ready, edge, slow, bad, interest, more, ending, finished;
 	uint32_t stream;
-	uint64_t key, position, total, resume_ns, rng;
+	uint64_t key, position, least, total, resume_ns, rng;
 	struct header header;
 	unsigned header_size;
 };
@@ -58,7 +64,7 @@ struct worker {
 extern struct options options;
 extern struct worker workers[MAX_THREADS];
 extern atomic_ullong progress, bytes_sent, bytes_received, max_unread;
-extern atomic_int halves_finished, streams_started;
+extern atomic_int halves_finished, streams_started, stopping;
 extern atomic_int mismatches, errors;
 
 uint64_t now_ns(void);
@@ -67,6 +73,6 @@ void note_mismatch(const struct half *half, uint64_t position, int64_t found_at,
 void print_report(int stalled);
 
 void *work(void *worker);
-void start_half(int fd, int receives, int connecting, uint32_t stream);
+struct half *start_half(int fd, int receives, int connecting, uint32_t stream);
 void hand_over(struct half *half);
 void set_direction(struct half *half, uint32_t stream, uint64_t seed);

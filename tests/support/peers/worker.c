@@ -24,7 +24,8 @@ void set_direction(struct half *half, uint32_t stream, uint64_t seed)
 	half->rng = half->key ^ (half->receives ? 0x5555 : 0xaaaa);
 	half->edge = draw(&half->rng) & 1;
 	half->slow = (int)(mix(half->key + 1) % 100) < options.slow_percent;
-	half->total = options.min_bytes + mix(half->key + 2) % (options.max_bytes - options.min_bytes + 1);
+	half->least = options.min_bytes + mix(half->key + 2) % (options.max_bytes - options.min_bytes + 1);
+	half->total = options.until_stopped ? ENDLESS : half->least;
 	if (options.one_way && direction == SERVER_TO_CLIENT)
 		half->total = 1;
 }
@@ -42,7 +43,7 @@ void hand_over(struct half *half)
 		note_error("eventfd: %m");
 }
 
-void start_half(int fd, int receives, int connecting, uint32_t stream)
+struct half *start_half(int fd, int receives, int connecting, uint32_t stream)
 {
 	struct half *half = calloc(1, sizeof(*half));
 
@@ -56,6 +57,7 @@ void start_half(int fd, int receives, int connecting, uint32_t stream)
 	if (!receives && !options.server)
 		half->header = (struct header){ .magic = MAGIC, .stream = stream, .seed = options.seed };
 	hand_over(half);
+	return half;
 }
 
 static void finish(struct half *half)
@@ -119,12 +121,21 @@ static ssize_t transmit(struct half *half, unsigned char *buffer, uint64_t size)
 	}
 }
 
+/* Once it may end, a direction ends where it is, but not before its least length nor amid what MSG_MORE announced. */
+static void settle_total(struct half *half)
+{
+	if (half->total != ENDLESS || half->more || !atomic_load(options.server ? &half->stop : &stopping))
+		return;
+	half->total = half->position > half->least ? half->position : half->least;
+}
+
 /* 0: cannot go on now. */
 static int send_some(struct half *half, unsigned char *buffer)
 {
 	uint64_t size = draw_size(&half->rng, options.max_write);
 	ssize_t sent;
 
+	settle_total(half);
 	if (half->header_size < sizeof(half->header) && half->header.magic) {
 		sent = send(half->fd, (char *)&half->header + half->header_size,
 			    sizeof(half->header) - half->header_size, MSG_NOSIGNAL);
@@ -191,7 +202,7 @@ static ssize_t receive(struct half *half, unsigned char *buffer, uint64_t size)
 
 static void check(struct half *half, const unsigned char *buffer, uint64_t size)
 {
-	uint64_t good;
+	uint64_t good, search_end = half->total != ENDLESS ? half->total : half->position + 16 * BUFFER_SIZE;
 
 	atomic_fetch_add(&bytes_received, size);
 	if (!half->bad) {
@@ -199,7 +210,7 @@ static void check(struct half *half, const unsigned char *buffer, uint64_t size)
 		if (good < size) {
 			half->bad = 1;
 			note_mismatch(half, half->position + good,
-				      locate(buffer + good, size - good, half->key, half->total), "wrong byte");
+				      locate(buffer + good, size - good, half->key, search_end), "wrong byte");
 		}
 	}
 	half->position += size;
@@ -207,8 +218,12 @@ static void check(struct half *half, const unsigned char *buffer, uint64_t size)
 
 static void check_end(struct half *half)
 {
-	if (half->position != half->total && !half->bad)
+	int good = half->total == ENDLESS ? half->position >= half->least : half->position == half->total;
+
+	if (!good && !half->bad)
 		note_mismatch(half, half->position, -1, "wrong length");
+	if (half->answer)
+		atomic_store(&half->answer->stop, 1);
 	finish(half);
 }
 
@@ -236,7 +251,7 @@ static uint64_t take_header(struct half *half, const unsigned char *buffer, uint
 	if (fd < 0)
 		note_error("dup: %m");
 	else
-		start_half(fd, 0, 0, half->stream);
+		half->answer = start_half(fd, 0, 0, half->stream);
 	return part;
 }
 
