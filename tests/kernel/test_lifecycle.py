@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from support import machine, network
 from support.builds import compile_variant
 from support.mesh import Mesh, MeshFactory, workload
 from support.torture import Outcome, Run, Side, run_torture, started
+from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.status import read_status
 
 pytestmark = pytest.mark.usefixtures("kernel", "torture_peer")
 
@@ -39,6 +43,7 @@ STEADY = {
     "slow_percent": 20,
     "stall_seconds": 10,
 }
+HEADER_BYTES = 16  # `struct header` in tests/support/peers/torture.h
 SHORT = {"streams": 8, "threads": 1, "max_bytes": 50_000, "write_pause_percent": 50, "write_pause_us": 1000}
 
 
@@ -180,6 +185,34 @@ def test_replaced_by_another_build_under_load(
         with churn(mesh, netns):
             time.sleep(0.3)
         assert mesh.totals()["shortcut_connections_opened"] > 0
+
+
+def test_totals_never_fall(mesh: Mesh, netns: network.Namespace) -> None:
+    """Connections that close all the time, while the totals are read by two kinds of readers; exact at the end."""
+    readings: list[dict[str, int]] = []
+    side = Side(netns.name, "127.0.0.1", SHORT | {"streams": 100, "max_bytes": 30_000})
+    outcomes = []
+    with DataPath.open(mesh.instance) as path:
+        before = asdict(read_status(path).totals)
+        while len(readings) < 200:
+            with started(mesh, side, side) as run:
+                while run.client.poll() is None:
+                    readings.append(asdict(read_status(path).totals))
+                    if len(readings) % 50 == 0:
+                        readings.append(mesh.totals())
+                outcomes.append(run.finish())
+    for outcome in outcomes:
+        assert_well(outcome)
+    for earlier, later in pairwise([before, *readings]):
+        for name in ("shortcut_bytes", "tcp_bytes", "carrier_switches"):
+            assert later[name] >= earlier[name], f"{name} fell from {earlier[name]} to {later[name]}"
+    sent = sum(report["bytes_sent"] for each in outcomes for report in (each.client, each.server))
+    headers = HEADER_BYTES * side.options["streams"] * len(outcomes)
+    deadline = time.monotonic() + 10
+    while mesh.status()["open_connections"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    after = mesh.totals()
+    assert after["shortcut_bytes"] + after["tcp_bytes"] == sent + headers
 
 
 def generation(mesh: Mesh) -> int:

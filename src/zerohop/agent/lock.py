@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from zerohop import __version__
 from zerohop.errors import ZerohopError
+from zerohop.kernel import highest
 
-RUN: Final = Path("/run/zerohop")
+RUN: Final = highest.RUN
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def _read(fd: int) -> AgentInfo | None:
 
 def forget(instance: str) -> None:
     """Removes an instance's folder under /run."""
+    highest.forget(instance)
     with contextlib.suppress(OSError):
         os.unlink(RUN / instance / "agent.lock")
     with contextlib.suppress(OSError):

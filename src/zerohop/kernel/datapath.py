@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -33,6 +34,8 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
 }
 PER_CPU: Final = frozenset({"counters"})
 PROGRAMS: Final = ("zerohop_sockops", "zerohop_sender", "zerohop_receiver", "zerohop_inspect")
+
+INSPECTION_SECONDS: Final = 5.0
 
 _SCALARS: Final[dict[str, type[Any]]] = {"u32": ctypes.c_uint32, "u64": ctypes.c_uint64}
 
@@ -196,19 +199,43 @@ class DataPath:
     # Inspection
 
     @contextlib.contextmanager
-    def inspection(self) -> Iterator[Any]:
-        """Walks the open connections once; yields `struct inspection`, while `workload_connections` belongs to it."""
+    def exclusive(self) -> Iterator[None]:
+        """Keeps other inspections of this data path away; raises `ZerohopError` when one does not end."""
         lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        deadline = time.monotonic() + INSPECTION_SECONDS
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            table = self.maps["workload_connections"]
-            for key in list(table.keys()):
-                table.delete(key)
-            if libbpf.test_run(self.programs["zerohop_inspect"]) < 0:
-                raise ZerohopError("the kernel refused to walk the connections")
-            yield self.maps["inspections"].get(ctypes.c_uint32(0))
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise ZerohopError(
+                            f"another process has been inspecting {self.folder} for {INSPECTION_SECONDS:.0f} s",
+                            hint=f"end it (fuser -v {self.folder} names it), then try again",
+                        ) from None
+                    time.sleep(0.005)
+            yield
         finally:
             os.close(lock)
+
+    def walk(self) -> Any:
+        """Walks the open connections once; returns `struct inspection`. The caller holds `exclusive`.
+
+        `workload_connections` belongs to this walk for as long as that is held.
+        """
+        table = self.maps["workload_connections"]
+        for key in list(table.keys()):
+            table.delete(key)
+        if libbpf.test_run(self.programs["zerohop_inspect"]) < 0:
+            raise ZerohopError("the kernel refused to walk the connections")
+        return self.maps["inspections"].get(ctypes.c_uint32(0))
+
+    @contextlib.contextmanager
+    def inspection(self) -> Iterator[Any]:
+        """A walk, for as long as its results are needed; yields `struct inspection`."""
+        with self.exclusive():
+            yield self.walk()
 
 
 def _load_error(error: libbpf.BpfError) -> libbpf.BpfError:
