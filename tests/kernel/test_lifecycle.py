@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -273,6 +274,42 @@ def test_two_agents_refuse_each_other(mesh: Mesh, mesh_factory: MeshFactory, tmp
     assert re.search(rf"runs already \(process {mesh.agent.pid}\)", result.stderr)
     assert mesh.agent.poll() is None
     assert mesh.status()["agent"]["pid"] == mesh.agent.pid
+
+
+PIN = "/sys/fs/bpf/zerohop/{}"
+
+
+@pytest.mark.parametrize(
+    "removed",
+    [PIN, PIN + "/links", PIN + "/maps/connections", PIN + "/programs/zerohop_sockops", "/run/zerohop/{}"],
+)
+def test_an_agent_ends_when_its_data_path_is_taken_away(mesh: Mesh, netns: network.Namespace, removed: str) -> None:
+    path = Path(removed.format(mesh.instance))
+    result = mesh.run("run", "-c", str(mesh.config), "--metrics", "off", check=False)
+    assert "runs already" in result.stderr
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    assert mesh.agent.wait(10) == 1
+    mesh.agent = None
+    said = mesh.log.read_text()
+    assert f"was removed while its agent ran: {path}" in said
+    assert "fix: start zerohop run again" in said
+    mesh.start()
+    side = Side(netns.name, "127.0.0.1", SHORT)
+    assert_well(run_torture(mesh, side, side))
+    assert mesh.totals()["shortcut_connections_opened"] == SHORT["streams"]
+
+
+def test_an_agent_leaves_another_data_path_alone(mesh: Mesh) -> None:
+    """Somebody removed its pins and made others: they are not its own."""
+    path = PINS / mesh.instance
+    shutil.rmtree(path)
+    DataPath.load(path).close()
+    assert mesh.agent.wait(10) == 1
+    mesh.agent = None
+    assert "was removed while its agent ran" in mesh.log.read_text()
 
 
 @pytest.fixture

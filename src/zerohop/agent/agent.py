@@ -47,8 +47,8 @@ class Agent:
 
         Raises `ZerohopError` (with all errors of the configuration) before anything in the kernel has changed.
         """
-        held = lock.AgentLock(self.instance)
-        self._stack.callback(held.release)
+        self._lock = lock.AgentLock(self.instance)
+        self._stack.callback(self._lock.release)
         self._catch_signals()
         configuration = load(self.config)
         compiled = compile_tables(configuration)
@@ -146,7 +146,7 @@ class Agent:
         self._warned = set(current)
 
     def serve(self) -> None:
-        """Runs until SIGTERM or SIGINT; SIGHUP reloads."""
+        """Runs until SIGTERM or SIGINT; SIGHUP reloads. Raises `ZerohopError` when its data path is taken away."""
         watcher = ConfigWatcher(self.config)
         self._stack.callback(watcher.close)
         poll = select.poll()
@@ -164,6 +164,7 @@ class Agent:
                     changed = True
                 else:
                     changed = watcher.drain() or changed
+            self._require_own()
             if changed:
                 self.reload()
             self._tolerate(self.attach)
@@ -172,6 +173,20 @@ class Agent:
                 self._tolerate(self.warn_unread)
                 if not changed:
                     self.reload()
+
+    def _require_own(self) -> None:
+        """Raises `ZerohopError` when the pins or the lock are not this agent's any more: it would manage nothing."""
+        lost = self.path.lost_pins()
+        if lost:
+            raise ZerohopError(
+                f"the data path of instance {self.instance!r} was removed while its agent ran: {lost[0]} is gone",
+                hint="start zerohop run again, it makes what is missing; zerohop clean removes agent and data path",
+            )
+        if not self._lock.holds():
+            raise ZerohopError(
+                f"the lock of instance {self.instance!r} was removed while its agent ran: {self._lock.file} is gone",
+                hint="start zerohop run again, once no other agent of the instance runs",
+            )
 
     @staticmethod
     def _tolerate(step: object) -> None:

@@ -32,17 +32,15 @@ class AgentLock:
 
     def __init__(self, instance: str) -> None:
         folder = RUN / instance
-        path = folder / "agent.lock"
+        self.file = folder / "agent.lock"
         while True:
             folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 self._take(instance)
                 # `clean` may have removed the file that was opened: a lock on it keeps nobody out.
-                if os.fstat(self._fd).st_ino == os.stat(path).st_ino:
+                if self.holds():
                     break
-            except FileNotFoundError:
-                pass
             except ZerohopError:
                 os.close(self._fd)
                 raise
@@ -66,6 +64,13 @@ class AgentLock:
                     hint="stop it, or name another with --instance",
                 ) from None
             return
+
+    def holds(self) -> bool:
+        """Whether the file is still the one that is locked."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self.file))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         os.close(self._fd)

@@ -169,6 +169,21 @@ class DataPath:
         """Whether the pins come from this package's object: only then are its layouts theirs."""
         return bytes(self.settings().build) == build_of(object_path())
 
+    def lost_pins(self) -> list[Path]:
+        """Pins of this data path that are gone, or are another data path's by now."""
+        wanted = [self.folder / "links"]
+        wanted += [self.folder / "maps" / name for name in (*MAPS, "memberships")]
+        wanted += [self.folder / "programs" / name for name in PROGRAMS]
+        lost = [path for path in wanted if not path.exists()]
+        if not lost:
+            fd = libbpf.obj_get(str(self.folder / "maps" / "settings"))
+            try:
+                if libbpf.map_info(fd).id != libbpf.map_info(self.maps["settings"].fd).id:
+                    lost = wanted
+            finally:
+                os.close(fd)
+        return lost
+
     # Attachments
 
     def attached(self) -> dict[int, Path]:

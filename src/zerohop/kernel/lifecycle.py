@@ -44,7 +44,8 @@ def obtain(instance: str) -> tuple[DataPath, Origin]:
 
 
 def _resume(path: DataPath) -> None:
-    """Ends a drain that did not finish."""
+    """Ends a drain that did not finish; a folder of links that somebody removed is made again, empty."""
+    (path.folder / "links").mkdir(exist_ok=True)
     settings = path.settings()
     if settings.draining:
         settings.draining = 0
