@@ -96,6 +96,24 @@ static __always_inline int looks_blocking(struct connection *conn, struct end *p
 	return 1;
 }
 
+/*
+ * A streak has ended. Longer than the limit by more than one: the writer has more to say at a time than was thought.
+ * Always of the same length and within the limit: writer and reader take turns, each asleep while the other works, and
+ * the last message of a turn is what TCP should carry.
+ */
+static __always_inline void learn_limit(struct activity *here)
+{
+	__u32 limit = STREAK_FLOOR + here->limit;
+	__u32 streak = here->streak;
+
+	here->repeats = streak == here->last ? here->repeats + 1 : 0;
+	here->last = streak;
+	if (streak > limit + 1 && limit < STREAK_CEILING)
+		here->limit++;
+	else if (streak <= limit && streak > STREAK_FLOOR && here->repeats >= STREAK_REPEATS)
+		here->limit = streak - 1 - STREAK_FLOOR;
+}
+
 /* Whether this CPU keeps writing to another one that does not answer: its reader is still waking up. */
 static __always_inline int outruns_reader(struct end *me, const struct end *peer)
 {
@@ -113,11 +131,12 @@ static __always_inline int outruns_reader(struct end *me, const struct end *peer
 		return 0;
 	messages = READ_ONCE(there->messages);
 	if (here->peer_cpu != peer_cpu || here->peer_messages != messages) {
+		learn_limit(here);
 		here->peer_cpu = peer_cpu;
 		here->peer_messages = messages;
 		here->streak = 0;
 	}
-	return here->streak++ >= STREAK_LIMIT;
+	return here->streak++ >= STREAK_FLOOR + here->limit;
 }
 
 /* Decides whether `size` bytes may go past TCP now. */

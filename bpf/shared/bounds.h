@@ -56,5 +56,8 @@
 
 /* Messages that one CPU redirects to another without any answer from there, until TCP carries. The reader over there
  * is waking up: a redirect costs so little that the writer would be done and asleep before the reader runs, and both
- * would pay for a wake-up per batch; TCP's own work fills that time. */
-#define STREAK_LIMIT 3
+ * would pay for a wake-up per batch; TCP's own work fills that time. How many is learned for each CPU, between these
+ * bounds; a streak that repeats so often without TCP's help shows a writer and a reader that take turns. */
+#define STREAK_FLOOR 3
+#define STREAK_CEILING 63
+#define STREAK_REPEATS 3

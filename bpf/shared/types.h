@@ -162,7 +162,11 @@ struct activity {
 	__u64 peer_messages;
 	__u32 peer_cpu;
 	__u32 streak;
-	__u64 reserved[5]; /* a cache line each */
+	__u32 limit;	   /* of a streak, beyond STREAK_FLOOR */
+	__u32 last;	   /* length of the last streak */
+	__u32 repeats;	   /* how often it was just as long */
+	__u32 padding;
+	__u64 reserved[3]; /* a cache line each */
 };
 
 /* One walk over the open connections. */
