@@ -33,7 +33,7 @@ static __always_inline __u32 shortcut_mode_of(__u32 id)
 {
 	struct workload *found = bpf_map_lookup_elem(&workloads, &id);
 
-	return found ? found->shortcut : SHORTCUT_DISABLED;
+	return found && !found->removed ? found->shortcut : SHORTCUT_DISABLED;
 }
 
 static __always_inline int is_excluded(__u32 workload, __u16 number)
@@ -188,6 +188,7 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 	fill_end(ctx, &fresh, client, workload);
 	client->sock = (__u64)sk;
 	id = client->cookie;
+	fresh.generation = conf->generation;
 	fresh.family = ctx->family;
 	fresh.client_port = ctx->local_port;
 	fresh.dialled_port = __builtin_bswap16((__u16)(ctx->remote_port >> 16));

@@ -139,6 +139,22 @@ static __always_inline int outruns_reader(struct end *me, const struct end *peer
 	return here->streak++ >= STREAK_FLOOR + here->limit;
 }
 
+/* Another configuration may have removed a workload, switched its short-cut off, excluded or redeclared the port. */
+static __noinline int decide_again(struct connection *conn)
+{
+	const struct settings *conf = current_settings();
+	__u32 reason;
+
+	if (!conn || !conf)
+		return 0;
+	conn->generation = conf->generation;
+	conn->protocol = declared_protocol(conn->ends[ROLE_SERVER].workload, conn->server_port);
+	reason = decide(conn);
+	if (reason != REASON_NONE)
+		stop(conn, reason, bpf_ktime_get_ns());
+	return reason == REASON_NONE;
+}
+
 /* Decides whether `size` bytes may go past TCP now. */
 static __always_inline int may_redirect(struct connection *conn, struct end *me, struct end *peer,
 					const struct sock *sender, __u32 size)
@@ -154,6 +170,8 @@ static __always_inline int may_redirect(struct connection *conn, struct end *me,
 		stop(conn, REASON_DRAINING, conf->draining);
 		return 0;
 	}
+	if (unlikely(conn->generation != conf->generation) && !decide_again(conn))
+		return 0;
 	if (!is_nonblocking(sender->sk_socket)) {
 		stop(conn, REASON_READER_BLOCKING, bpf_ktime_get_ns());
 		return 0;

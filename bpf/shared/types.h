@@ -63,6 +63,7 @@ struct end {
 struct connection {
 	struct end ends[2];    /* by enum role */
 	__u64 leave_ns;	       /* when it stopped short-cutting, 0: it has not */
+	__u64 generation;      /* of the configuration by which it was decided */
 	__u64 seen_ns;	       /* the last inspection that found one of its sockets */
 	__u32 open_ends;
 	enum reason reason;    /* REASON_NONE: short-cut */
