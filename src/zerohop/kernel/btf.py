@@ -44,12 +44,22 @@ class _EnumValue(ctypes.Structure):
 
 
 class Layouts:
-    """The types of one object file. `struct("end")` is a `ctypes.Structure` class, `enum("reason")` an `IntEnum`."""
+    """The types of one object. `struct("end")` is a `ctypes.Structure` class, `enum("reason")` an `IntEnum`."""
 
-    def __init__(self, object_file: Path) -> None:
-        self._btf = libbpf.pointer(f"reading the types of {object_file}", "btf__parse", str(object_file).encode(), None)
+    def __init__(self, btf: ctypes.c_void_p) -> None:
+        self._btf = btf
         self._structures: dict[int, type[ctypes.Structure]] = {}
         self._enums: dict[str, type[enum.IntEnum]] = {}
+
+    @classmethod
+    def of_object(cls, file: Path) -> Layouts:
+        return cls(libbpf.pointer(f"reading the types of {file}", "btf__parse", str(file).encode(), None))
+
+    @classmethod
+    def of_map(cls, fd: int) -> Layouts:
+        """Those that the kernel keeps with a map: of the object that made it, whichever that was."""
+        number = libbpf.map_info(fd).btf_id
+        return cls(libbpf.pointer("reading the types of a map", "btf__load_from_kernel_by_id", number))
 
     def close(self) -> None:
         """Frees libbpf's copy; classes already made stay valid."""

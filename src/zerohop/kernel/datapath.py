@@ -16,7 +16,7 @@ from typing import Any, Final
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins
 from zerohop.kernel.btf import Layouts
-from zerohop.kernel.maps import Map
+from zerohop.kernel.maps import GrowingMap, Map
 
 # Map name to the types of its key and value; "u32" and "u64" are scalars, the rest structures in bpf/shared/types.h.
 MAPS: Final[dict[str, tuple[str, str]]] = {
@@ -32,6 +32,7 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "inspections": ("u32", "inspection"),
     "workload_connections": ("u32", "workload_connections"),
 }
+GROWING: Final = frozenset({"settings"})
 PER_CPU: Final = frozenset({"counters"})
 PROGRAMS: Final = ("zerohop_sockops", "zerohop_sender", "zerohop_receiver", "zerohop_inspect")
 
@@ -62,11 +63,12 @@ def build_of(path: Path) -> bytes:
 class DataPath:
     """Descriptors of one instance's maps and programs. Use as a context manager; closing leaves the kernel's side."""
 
-    def __init__(self, folder: Path, layouts: Layouts, maps: dict[str, Map], programs: dict[str, int]) -> None:
+    def __init__(self, folder: Path, layouts: Layouts) -> None:
         self.folder = folder
         self.layouts = layouts
-        self.maps = maps
-        self.programs = programs
+        self.maps: dict[str, Map] = {}
+        self.programs: dict[str, int] = {}
+        self.unknown: dict[str, str] = {}  # of `open_any`: maps that are not in `maps`, and why
 
     def __enter__(self) -> DataPath:
         return self
@@ -129,33 +131,51 @@ class DataPath:
 
     @classmethod
     def open(cls, instance: str) -> DataPath:
-        """Opens an instance's pins; raises `ZerohopError` when it has none."""
-        folder = pins.folder(instance)
-        if not (folder / "maps" / "settings").exists():
-            raise ZerohopError(
-                f"instance {instance!r} is not set up here", hint="start it with sudo zerohop run -c PATH"
-            )
-        return cls._open(folder, object_path())
+        """Opens an instance's pins; raises `ZerohopError` when it has none, or another build's."""
+        return cls._open(_set_up(instance), object_path())
+
+    @classmethod
+    def open_any(cls, instance: str) -> DataPath:
+        """Opens the pins of whatever build made them, without programs.
+
+        The settings are read by this build's layout, of which both have the beginning; the rest by the layouts that the
+        kernel keeps with the maps. What is not there or not as this build expects is left out and stands in `unknown`.
+        Raises `ZerohopError` when not even the settings are there.
+        """
+        path = cls(_set_up(instance), Layouts.of_object(object_path()))
+        try:
+            path._open_map("settings")
+            own, path.layouts = path.layouts, Layouts.of_map(path.maps["settings"].fd)
+            own.close()
+            for name in MAPS:
+                try:
+                    if name not in path.maps:
+                        path._open_map(name)
+                except (ZerohopError, TypeError) as error:
+                    path.unknown[name] = str(error)
+        except BaseException:
+            path.close()
+            raise
+        return path
 
     @classmethod
     def _open(cls, folder: Path, source: Path) -> DataPath:
-        layouts = Layouts(source)
-        maps: dict[str, Map] = {}
-        programs: dict[str, int] = {}
-
-        def type_of(name: str) -> type[Any]:
-            return _SCALARS[name] if name in _SCALARS else layouts.struct(name)
-
+        path = cls(folder, Layouts.of_object(source))
         try:
-            for name, (key, value) in MAPS.items():
-                fd = libbpf.obj_get(str(folder / "maps" / name))
-                maps[name] = Map(name, fd, type_of(key), type_of(value), per_cpu=name in PER_CPU)
+            for name in MAPS:
+                path._open_map(name)
             for name in PROGRAMS:
-                programs[name] = libbpf.obj_get(str(folder / "programs" / name))
+                path.programs[name] = libbpf.obj_get(str(folder / "programs" / name))
         except BaseException:
-            cls(folder, layouts, maps, programs).close()
+            path.close()
             raise
-        return cls(folder, layouts, maps, programs)
+        return path
+
+    def _open_map(self, name: str) -> None:
+        key, value = (_SCALARS.get(each) or self.layouts.struct(each) for each in MAPS[name])
+        fd = libbpf.obj_get(str(self.folder / "maps" / name))
+        kind = GrowingMap if name in GROWING else Map
+        self.maps[name] = kind(name, fd, key, value, per_cpu=name in PER_CPU)
 
     # Settings
 
@@ -251,6 +271,14 @@ class DataPath:
         """A walk, for as long as its results are needed; yields `struct inspection`."""
         with self.exclusive():
             yield self.walk()
+
+
+def _set_up(instance: str) -> Path:
+    """The folder of an instance's pins; raises `ZerohopError` when it has none."""
+    folder = pins.folder(instance)
+    if not (folder / "maps" / "settings").exists():
+        raise ZerohopError(f"instance {instance!r} is not set up here", hint="start it with sudo zerohop run -c PATH")
+    return folder
 
 
 def _load_error(error: libbpf.BpfError) -> libbpf.BpfError:

@@ -90,7 +90,7 @@ class ProgramInfo(ctypes.Structure):
 
 
 class MapInfo(ctypes.Structure):
-    """`struct bpf_map_info` up to `max_entries`."""
+    """`struct bpf_map_info` up to `btf_id`."""
 
     _fields_ = (
         ("type", ctypes.c_uint32),
@@ -99,6 +99,13 @@ class MapInfo(ctypes.Structure):
         ("value_size", ctypes.c_uint32),
         ("max_entries", ctypes.c_uint32),
         ("map_flags", ctypes.c_uint32),
+        ("name", ctypes.c_char * 16),
+        ("ifindex", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("netns_dev", ctypes.c_uint64),
+        ("netns_ino", ctypes.c_uint64),
+        ("btf_id", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
     )
 
 
@@ -144,6 +151,7 @@ _POINTER_RESULTS: Final = (
     "bpf_object__find_program_by_name",
     "bpf_object__next_map",
     "bpf_object__next_program",
+    "btf__load_from_kernel_by_id",
     "btf__parse",
     "btf__type_by_id",
 )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
+from collections.abc import Iterator
 
+from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins
 from zerohop.kernel.datapath import DataPath
 from zerohop.kernel.drain import drain
+
+log = logging.getLogger("zerohop")
 
 
 class Origin(enum.StrEnum):
@@ -23,24 +28,47 @@ def obtain(instance: str) -> tuple[DataPath, Origin]:
     """Adopts the instance's pins when this very build made them, else makes a new data path.
 
     Another build's attachments are exchanged link by link, each in one step, so that no connection is made unseen;
-    its connections go on over TCP.
+    its connections go on over TCP. Raises `ZerohopError`.
     """
     for leftover in (pins.staging(instance), pins.retired(instance)):
         pins.remove(leftover)
     folder = pins.folder(instance)
     if not folder.exists():
         return DataPath.load(folder), Origin.CREATED
-    try:
-        old = DataPath.open(instance)
-    except Exception:  # another build's pins need not have the maps or types that this one knows
-        old = None
-    if old is not None:
-        if old.is_current_build():
-            _resume(old)
-            return old, Origin.ADOPTED
-        with old, contextlib.suppress(Exception):  # its layouts may differ: draining is a courtesy
-            drain(old)
+    with _pinned(instance) as old:
+        if old is not None and old.is_current_build():
+            try:
+                path = DataPath.open(instance)
+            except libbpf.BpfError as error:
+                log.warning("%s is not whole, so it is made anew: %s", folder, error)
+            else:
+                _resume(path)
+                return path, Origin.ADOPTED
+        if old is not None:
+            _drain(old)
     return _replace(instance), Origin.REPLACED
+
+
+@contextlib.contextmanager
+def _pinned(instance: str) -> Iterator[DataPath | None]:
+    """Whatever an instance has pinned; None when it cannot be read, which the log says."""
+    try:
+        path = DataPath.open_any(instance)
+    except (ZerohopError, TypeError) as error:
+        log.warning("%s cannot be read, its connections stay as they are: %s", pins.folder(instance), error)
+        yield None
+        return
+    with path:
+        yield path
+
+
+def _drain(path: DataPath, *, timeout: float = 4.0) -> int:
+    """`drain`; when the kernel does not let this build read the tables, the log says so."""
+    try:
+        return drain(path, timeout=timeout) or 0
+    except libbpf.BpfError as error:
+        log.warning("%s cannot be read, its connections stay as they are: %s", path.folder, error)
+        return 0
 
 
 def _resume(path: DataPath) -> None:
@@ -73,7 +101,7 @@ def _replace(instance: str) -> DataPath:
 
 
 def remove(instance: str, *, timeout: float = 4.0) -> tuple[bool, int]:
-    """Removes every trace of an instance; open connections live on.
+    """Removes every trace of an instance, whichever build or part of one it is; open connections live on.
 
     Returns whether there was one, and how many sockets keep the programs alive until they close.
     """
@@ -81,9 +109,8 @@ def remove(instance: str, *, timeout: float = 4.0) -> tuple[bool, int]:
     folder = pins.folder(instance)
     found = folder.exists()
     if found:
-        # Pins of another build, or half a set of them: removing is what counts.
-        with contextlib.suppress(Exception), DataPath.open(instance) as path:
-            staying = drain(path, timeout=timeout)
+        with _pinned(instance) as path:
+            staying = _drain(path, timeout=timeout) if path is not None else 0
     for place in (folder, pins.staging(instance), pins.retired(instance)):
         pins.remove(place)
     own = cgroup.absolute(cgroup.instance_path(instance))

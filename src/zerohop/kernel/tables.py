@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from typing import Any
 
 from zerohop.compiler import Tables
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, pins
 from zerohop.kernel.datapath import DataPath
+
+log = logging.getLogger("zerohop")
 
 
 def text(value: Any) -> str:
@@ -136,10 +139,12 @@ def overlaps(instance: str, wanted: dict[str, str]) -> list[tuple[str, str, str]
         if other == instance or not (pins.folder(other) / "maps" / "settings").exists():
             continue
         try:
-            with DataPath.open(other) as path:
+            with DataPath.open_any(other) as path:
                 theirs = cgroup_paths(path)
-        except ZerohopError:
-            continue  # half made or half removed: it manages nothing
+        except (ZerohopError, KeyError, AttributeError) as error:
+            # Half made or half removed, or of a build that keeps its cgroups otherwise.
+            log.warning("what instance %s manages cannot be read: %s", other, error)
+            continue
         for mine in wanted:
             for its in theirs:
                 if f"{mine}/".startswith(f"{its}/") or f"{its}/".startswith(f"{mine}/"):
