@@ -45,7 +45,9 @@ def obtain(instance: str) -> tuple[DataPath, Origin]:
                 _resume(path)
                 return path, Origin.ADOPTED
         if old is not None:
-            _drain(old)
+            staying = _drain(old)
+            if staying:
+                log.info("%d sockets keep the replaced programs until they close", staying)
     return _replace(instance), Origin.REPLACED
 
 
