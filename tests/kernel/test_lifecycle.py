@@ -22,6 +22,7 @@ from support import machine, network
 from support.builds import compile_variant
 from support.mesh import Mesh, MeshFactory, workload
 from support.torture import Outcome, Run, Side, run_torture, started
+from zerohop.kernel import pins
 from zerohop.kernel.datapath import DataPath
 from zerohop.kernel.status import read_status
 
@@ -144,22 +145,50 @@ def test_cleaned_under_load(mesh: Mesh, netns: network.Namespace) -> None:
         assert "not set up" in mesh.run("status", check=False).stderr
 
 
-def test_idle_connections_survive_cleaning(mesh: Mesh, netns: network.Namespace) -> None:
+@contextlib.contextmanager
+def idle(mesh: Mesh, space: network.Namespace, connections: int) -> Iterator[None]:
+    """Connections that do nothing, half of them with data unread at the server's end; all must work after the block."""
     program = mesh.exec_popen(
         "t/client",
-        [sys.executable, str(IDLE), "12"],
-        netns.name,
+        [sys.executable, str(IDLE), str(connections)],
+        space.name,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert program.stdout.readline() == "ready\n"
     assert mesh.totals()["shortcut_bytes"] > 0
-    mesh.run("clean")
-    mesh.agent.wait(10)
-    mesh.agent = None
+    yield
     output, _ = program.communicate("\n", timeout=30)
     assert json.loads(output) == {"wrong": []}
+
+
+# The last two may not hold a descriptor of each of 40 sockets at a time.
+@pytest.mark.parametrize("descriptors", ["", "20:4096", "64:64", "40:40"])
+def test_idle_connections_survive_cleaning(mesh: Mesh, netns: network.Namespace, descriptors: str) -> None:
+    with idle(mesh, netns, 20):
+        limited = ["prlimit", f"--nofile={descriptors}"] if descriptors else []
+        result = subprocess.run(
+            [*limited, *mesh.command("clean")], capture_output=True, text=True, env=mesh.environment, timeout=60
+        )
+        assert result.returncode == 0, result.stderr
+        # Those with data unread stay, and no other.
+        assert "removed; 10 sockets" in result.stderr
+        mesh.agent.wait(10)
+        mesh.agent = None
+
+
+def test_cleaning_says_when_it_may_open_too_little(mesh: Mesh, netns: network.Namespace) -> None:
+    with idle(mesh, netns, 4):
+        result = subprocess.run(
+            ["prlimit", "--nofile=22:22", *mesh.command("clean")], capture_output=True, text=True, env=mesh.environment
+        )
+        assert result.returncode == 1
+        assert "too few file descriptors (the limit is 22)" in result.stderr
+        assert "ulimit -n" in result.stderr
+        mesh.agent.wait(10)
+        mesh.agent = None
+        mesh.run("clean")
 
 
 def test_cleaning_nothing_is_fine(mesh_factory: MeshFactory) -> None:
@@ -214,6 +243,84 @@ def test_totals_never_fall(mesh: Mesh, netns: network.Namespace) -> None:
         time.sleep(0.05)
     after = mesh.totals()
     assert after["shortcut_bytes"] + after["tcp_bytes"] == sent + headers
+
+
+# What another version may have: more settings, fields in other places, or tables that this one does not know.
+SETTINGS_GROWN = (
+    "shared/types.h",
+    "\t__u32 reserved;\n};\n\n/* Closed",
+    "\t__u32 reserved;\n\t__u64 later[3];\n};\n\n/* Closed",
+)
+FIELDS_MOVED = (
+    ("shared/types.h", "\tstruct end_key key;\n", ""),
+    ("shared/types.h", "\t__u64 cookie;\t", "\tstruct end_key key;\n\t__u64 cookie;\t"),
+)
+FIELD_RENAMED = (("shared/types.h", "struct end {\n", "#define cookie number\nstruct end {\n"),)
+
+
+@pytest.mark.parametrize(
+    ("edits", "older"),
+    [(FIELDS_MOVED, "other"), (FIELDS_MOVED, "this"), (FIELD_RENAMED, "other")],
+    ids=["fields moved", "fields moved, the way back", "field unknown"],
+)
+def test_idle_connections_survive_another_build(
+    mesh_factory: MeshFactory,
+    netns: network.Namespace,
+    tmp_path: Path,
+    edits: tuple[tuple[str, str, str], ...],
+    older: str,
+) -> None:
+    """Idle connections leave another build's data path too, unless it does not tell which they are."""
+    other = {"ZEROHOP_OBJECT": str(compile_variant(tmp_path / "other.bpf.o", edits=(SETTINGS_GROWN, *edits)))}
+    mesh = mesh_factory(start=False)
+    builds = {"this": dict(mesh.environment), "other": mesh.environment | other}
+
+    def start(build: str) -> None:
+        mesh.environment.clear()
+        mesh.environment.update(builds.pop(build))
+        mesh.start()
+
+    start(older)
+    with idle(mesh, netns, 12):
+        assert mesh.stop_agent() == 0
+        start(next(iter(builds)))
+        said = mesh.log.read_text()
+        assert "data path replaced" in said
+        if edits is FIELDS_MOVED:
+            assert "6 sockets keep the replaced programs" in said
+        else:
+            assert "does not understand (struct end has no cookie): idle connections are not looked for" in said
+        side = Side(netns.name, "127.0.0.1", SHORT)
+        assert_well(run_torture(mesh, side, side))
+        assert mesh.totals()["shortcut_connections_opened"] == SHORT["streams"]
+
+
+def test_another_builds_settings_keep_what_is_not_known(
+    mesh_factory: MeshFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mesh = mesh_factory(start=False)
+    grown = compile_variant(tmp_path / "grown.bpf.o", edits=(SETTINGS_GROWN,))
+    for made_by, read_by, later in ((str(grown), "", 3), ("", str(grown), 0)):
+        monkeypatch.setenv("ZEROHOP_OBJECT", made_by)
+        with DataPath.load(PINS / mesh.instance) as path:
+            size = path.maps["settings"].value_size
+            if later:
+                content = path.settings()
+                content.later[:] = [1, 2, later]
+                path.write_settings(content)
+            build = bytes(path.settings().build)
+            monkeypatch.setenv("ZEROHOP_OBJECT", read_by)
+            with DataPath.open_any(mesh.instance) as other:
+                assert other.unknown == {}
+                settings = other.settings()
+                assert (settings.shortcut, bytes(settings.build)) == (1, build)
+                settings.draining = 7
+                other.write_settings(settings)
+            assert path.maps["settings"].value_size == size
+            assert (path.settings().draining, bytes(path.settings().build)) == (7, build)
+            if later:
+                assert list(path.settings().later) == [1, 2, later]
+        pins.remove(PINS / mesh.instance)
 
 
 def generation(mesh: Mesh) -> int:

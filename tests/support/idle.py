@@ -1,12 +1,14 @@
 """Connections that do nothing while something happens to the mesh: `python tests/support/idle.py CONNECTIONS`.
 
 Both ends are in this process; half of the connections have unread bytes. Prints "ready", waits for a line on stdin,
-then reads what was unread, exchanges more, and prints {"wrong": [connection…]}.
+then reads what was unread, exchanges more, and prints {"wrong": [connection…]}: one with a byte that is wrong, or with
+keep-alive probes that it did not ask for.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 from pathlib import Path
@@ -24,6 +26,7 @@ def main() -> None:
     for i, (client, _) in enumerate(pairs):
         if i % 2:
             client.send(content(1000, i))
+    idle = pairs[0][0].getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
     print("ready", flush=True)
     sys.stdin.readline()
     wrong = []
@@ -34,6 +37,9 @@ def main() -> None:
             good = good and scene.read(server, 500) == content(500, round_)
             server.send(content(700, round_))
             good = good and scene.read(client, 700) == content(700, round_)
+        for each in (client, server):
+            good = good and not each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            good = good and each.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == idle
         if not good:
             wrong.append(i)
     print(json.dumps({"wrong": wrong}), flush=True)
