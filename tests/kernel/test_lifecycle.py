@@ -22,7 +22,7 @@ from support import machine, network
 from support.builds import compile_variant
 from support.mesh import Mesh, MeshFactory, workload
 from support.torture import Outcome, Run, Side, run_torture, started
-from zerohop.kernel import pins
+from zerohop.kernel import pins, tables
 from zerohop.kernel.datapath import DataPath
 from zerohop.kernel.status import read_status
 
@@ -347,6 +347,36 @@ def test_configured_anew_under_load(mesh: Mesh, netns: network.Namespace) -> Non
             wait_for_generation(mesh, before + 1)
         names = {each["name"] for each in mesh.status()["workloads"]}
         assert names == {"server", "client"}
+
+
+def test_a_removed_workload_keeps_its_number_while_connections_are_open(
+    mesh_factory: MeshFactory, netns: network.Namespace
+) -> None:
+    """Its open connections go on by TCP under its name; no other workload takes its number meanwhile."""
+
+    def reconfigure(*keys: str) -> None:
+        before = generation(mesh)
+        mesh.write_config([workload(key, "Always") for key in keys])
+        wait_for_generation(mesh, before + 1)
+
+    def numbers() -> dict[str, int]:
+        with DataPath.open(mesh.instance) as path:
+            return tables.workload_ids(path)
+
+    mesh = mesh_factory([workload("t/client", "Always")])
+    number = numbers()["t/client"]
+    with idle(mesh, netns, 4):
+        reconfigure("t/one")
+        reconfigure("t/one", "t/two")
+        assert numbers()["t/client"] == number
+        assert sorted(numbers().values()) == sorted(set(numbers().values()))
+        kept = {each["name"]: each["connections"] for each in mesh.status()["workloads"]}
+        assert kept == {"client": 8, "one": 0, "two": 0}
+        carried = shortcut_bytes(mesh)
+    assert shortcut_bytes(mesh) == carried
+    reconfigure("t/two")
+    reconfigure("t/three")
+    assert set(numbers()) == {"t/two", "t/three"}, "long gone, and no connection left"
 
 
 def test_what_is_not_valid_is_not_applied(mesh: Mesh, netns: network.Namespace) -> None:

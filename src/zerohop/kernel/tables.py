@@ -48,7 +48,8 @@ def apply(path: DataPath, tables: Tables, cgroups: dict[str, str], generation: i
     """Makes the maps say what `tables` say. `cgroups`: cgroup path to `NS/NAME`, units and `exec` resolved.
 
     Workloads keep their numbers for as long as they are configured, or a connection of theirs is open, so
-    that established connections keep their names.
+    that established connections keep their names. The generation comes last: by it the kernel decides anew, by tables
+    that are complete, about connections that are open (bpf/mesh/shortcut.h, `decide_again`).
     """
     ids = _apply_workloads(path, tables)
     _apply_cgroups(path, {where: ids[name] for where, name in cgroups.items()})
@@ -72,17 +73,19 @@ def _apply_workloads(path: DataPath, tables: Tables) -> dict[str, int]:
         value.service_account = entry.service_account.encode()
         value.shortcut = entry.shortcut
         table.put(ctypes.c_uint32(ids[name]), value)
-    gone = [number for name, number in ids.items() if name not in tables.workloads]
-    if gone:
-        in_use = {end.workload for _, conn in path.maps["connections"].items() for end in conn.ends}
-        for number in gone:
-            key = ctypes.c_uint32(number)
-            value = table.get(key)
-            if value is not None and number in in_use:
-                value.removed = 1
-                table.put(key, value)
-            else:
-                table.delete(key)
+    gone = {number for name, number in ids.items() if name not in tables.workloads}
+    long_gone = {key.value for key, value in table.items() if value.removed} & gone
+    if long_gone:
+        long_gone -= {end.workload for _, conn in path.maps["connections"].items() for end in conn.ends}
+        for number in long_gone:
+            table.delete(ctypes.c_uint32(number))
+    # Until its cgroups have gone too, a connection can be made that is its own: the number is not free yet.
+    for number in gone - long_gone:
+        key = ctypes.c_uint32(number)
+        value = table.get(key)
+        if value is not None:
+            value.removed = 1
+            table.put(key, value)
     return ids
 
 
