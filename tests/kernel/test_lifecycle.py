@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -447,6 +449,21 @@ def test_an_agent_leaves_another_data_path_alone(mesh: Mesh) -> None:
     assert mesh.agent.wait(10) == 1
     mesh.agent = None
     assert "was removed while its agent ran" in mesh.log.read_text()
+
+
+def test_an_inspection_that_does_not_end_keeps_nobody_waiting_for_ever(mesh: Mesh) -> None:
+    lock = os.open(PINS / mesh.instance, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        began = time.monotonic()
+        result = mesh.run("status", check=False)
+        assert time.monotonic() - began < 10
+    finally:
+        os.close(lock)
+    assert result.returncode == 1
+    assert f"another process has been inspecting {PINS / mesh.instance} for 5 s" in result.stderr
+    assert mesh.run("status").returncode == 0
+    assert mesh.stop_agent() == 0
 
 
 @pytest.fixture

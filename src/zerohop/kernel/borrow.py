@@ -58,11 +58,11 @@ def batches(pids: Iterable[int], cookies: set[int]) -> Iterator[dict[int, socket
                 continue
             wanted.discard(cookie_of(connection))
             found[cookie_of(connection)] = connection
-            if len(found) >= most:
+            if len(found) >= most or not wanted:
                 yield found
                 found = {}
             if not wanted:
-                break
+                return
     if found:
         yield found
 
