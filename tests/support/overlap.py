@@ -80,7 +80,12 @@ def play(scene: Scene, family: int, old: int, fresh: int) -> dict[str, object]:
         answer = "wrong"
     else:
         answer = {stream: "twice", stream[old:]: "exact", b"": "nothing"}.get(read, "wrong")
-    return {"old": old, "fresh": fresh, "read": answer, "send": [try_send(client), try_send(server)]}
+    sent = [try_send(client), try_send(server)]
+    # The client's TCP knows nothing of the fresh bytes, so the two cannot agree on an orderly end.
+    for end in (client, server):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.close()
+    return {"old": old, "fresh": fresh, "read": answer, "send": sent}
 
 
 def main() -> None:

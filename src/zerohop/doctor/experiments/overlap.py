@@ -7,30 +7,34 @@ with what follows it (tcp_add_backlog). tcp_recvmsg() skips what is not new, the
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import Final
 
-from zerohop.doctor.checks import Unknown
+from zerohop.doctor.checks import Broken, Unknown
 from zerohop.doctor.scene import Pair, Scene
 from zerohop.doctor.segment import bytes_sent_by_tcp, inject
-from zerohop.doctor.stream import Stream
+from zerohop.doctor.stream import TCP_ONLY_ABOVE, Stream
 
-_FRESH: Final = 2000  # bytes; more than TCP_ONLY_ABOVE, so that their own sender sends them by TCP too
+_FRESH: Final = 500  # bytes that come for the first time
 _OLD: Final = (1, 1448, 4095, 4096, 60_000)  # bytes that came before, in front of the fresh ones
+_RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger
 
 
 def overlap(scene: Scene) -> str:
-    pair = scene.pair(scene.listen())
+    listener = scene.listen()
     for old in _OLD:
-        for stream in (pair.up, pair.down):
+        for up in (True, False):
+            pair = scene.pair(listener)
+            stream = pair.up if up else pair.down
             scene.step(f"{old} bytes again, {stream.name}")
-            repeat(pair, stream, old)
-    pair.exchange(1000)
+            _repeat(pair, stream, old)
     return f"{2 * len(_OLD)} segments began with up to {max(_OLD)} bytes that had come before; nobody read them twice"
 
 
-def repeat(pair: Pair, stream: Stream, old: int) -> None:
+def _repeat(pair: Pair, stream: Stream, old: int) -> None:
     """The last `old` bytes once more with fresh ones behind them; raises `Broken` unless only those are received."""
-    stream.send_by_tcp(max(old, _FRESH))
+    stream.send_by_tcp(max(old, TCP_ONLY_ABOVE + 1))
     stream.receive_all()
     stream.acknowledged()
     key = pair.record().ends[stream is pair.down].key
@@ -45,7 +49,9 @@ def repeat(pair: Pair, stream: Stream, old: int) -> None:
         raise Unknown(f"no segment can be made by hand: raw socket: {error.strerror}") from None
     stream.sent += _FRESH
     stream.receive_all()
-    # Now their sender sends them, which TCP sees as a retransmission: both ends agree on the numbers again.
-    stream.sent -= _FRESH
-    stream.send_by_tcp(_FRESH)
-    stream.acknowledged()
+    if stream.receive():
+        raise Broken(f"{stream.name}: more bytes were received than were sent")
+    # Its own sender knows nothing of those bytes, so the two cannot agree on an orderly end.
+    for end in (pair.client, pair.server):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        end.close()
