@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from support import network
+from support.mesh import MeshFactory
+from support.torture import Side, run_torture
+
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = json.loads((ROOT / "bpf" / "budget.json").read_text())
 
@@ -61,3 +65,21 @@ def test_a_refused_object_says_why_and_leaves_nothing(tmp_path: Path, monkeypatc
         load_counts(output, monkeypatch)
     assert "infinite loop" in str(caught.value)
     assert not pins.folder("t-verifier-endless").exists()
+
+
+@pytest.mark.usefixtures("torture_peer")
+def test_the_other_compilers_object_carries_every_byte(
+    mesh_factory: MeshFactory, netns: network.Namespace, tmp_path: Path
+) -> None:
+    from hatch_build import compile_object
+
+    if shutil.which("clang-19") is None:
+        pytest.skip("clang-19 is not installed (the cross-check compiler)")
+    output = tmp_path / "clang-19.bpf.o"
+    compile_object(output, compiler=["clang-19"])
+    mesh = mesh_factory(environment={"ZEROHOP_OBJECT": str(output)})
+    side = Side(netns.name, "127.0.0.1", {"streams": 32, "threads": 2, "seed": 19, "slow_percent": 25})
+    assert run_torture(mesh, side, side).problems() == []
+    totals = mesh.totals()
+    assert totals["shortcut_bytes"] > 0
+    assert totals["errors"] == {}
