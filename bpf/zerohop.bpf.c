@@ -4,5 +4,6 @@
 #include "hooks/sender.bpf.c"
 #include "hooks/receiver.bpf.c"
 #include "hooks/inspect.bpf.c"
+#include "hooks/options.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -321,6 +321,8 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 		end->flags |= END_LEFT;
 		return 0;
 	}
+	if (has_ulp(sk))
+		return 0;
 	tcp = kernel_cast(struct tcp_sock, sk);
 	psock = psock_of(sk);
 	/* A FIN takes a sequence number that nobody reads. */

@@ -106,6 +106,17 @@ struct sk_msg_md {
 };
 _Static_assert(__builtin_offsetof(struct sk_msg_md, sk) == 72, "struct sk_msg_md is kernel ABI");
 
+struct bpf_sockopt {
+	struct bpf_sock *sk;
+	void *optval;
+	void *optval_end;
+	__s32 level;
+	__s32 optname;
+	__s32 optlen;
+	__s32 retval;
+};
+_Static_assert(__builtin_offsetof(struct bpf_sockopt, retval) == 36, "struct bpf_sockopt is kernel ABI");
+
 struct __sk_buff {
 	__u32 len;
 };
@@ -126,6 +137,7 @@ static long (*const bpf_probe_read_kernel)(void *destination, __u32 size, const 
 static long (*const bpf_probe_read_kernel_str)(void *destination, __u32 size, const void *address) = (void *)115;
 static long (*const bpf_loop)(__u32 count, void *callback, void *context, __u64 flags) = (void *)181;
 static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *context, __u64 flags) = (void *)164;
+static long (*const bpf_set_retval)(int value) = (void *)187;
 
 extern void *bpf_cast_to_kern_ctx(void *context) __ksym;
 extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;

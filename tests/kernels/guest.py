@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ktls
 import traffic
 
 from zerohop import doctor
@@ -27,7 +28,8 @@ INSTANCE = "kernels"
 DOCTOR_SECONDS = 300
 EXPERIMENT_SECONDS = 60.0  # emulation is some twenty times slower: what is slow here does not hang
 TOOL_SECONDS = 20.0
-MODULES = ("veth", "nf_tables", "nft_chain_nat", "nft_nat")
+TLS_INSTANCE = "kernels-tls"
+MODULES = ("tls", "veth", "nf_tables", "nft_chain_nat", "nft_nat")
 RUN_SECONDS = 60
 FREE_SECONDS = 10.0  # the kernel frees what nobody holds after a while
 
@@ -113,6 +115,11 @@ def load_and_try(report: Report) -> None:
             report.content["traffic"] = traffic.check(path, INSTANCE, report.note).as_json()
 
 
+def turn_to_tls(report: Report) -> None:
+    with report.step("tls"):
+        report.content["tls"] = ktls.check(TLS_INSTANCE)
+
+
 def zerohop(*arguments: str, seconds: float) -> dict[str, Any]:
     try:
         result = subprocess.run(
@@ -128,7 +135,6 @@ def zerohop(*arguments: str, seconds: float) -> dict[str, Any]:
 
 
 def examine(report: Report) -> None:
-    subprocess.run(["modprobe", "--all", *MODULES], capture_output=True)
     with report.step("doctor"):
         answer = zerohop("doctor", "--json", seconds=DOCTOR_SECONDS)
         try:
@@ -153,6 +159,9 @@ def main(folder: Path) -> None:
     mount_what_is_missing()
     before = bpf_objects()
     load_and_try(report)
+    subprocess.run(["modprobe", "--all", *MODULES], capture_output=True)
+    if report.content.get("shortcut"):
+        turn_to_tls(report)
     examine(report)
     if not report.content["load"]["ok"]:
         refused(report, folder)

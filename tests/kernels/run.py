@@ -100,7 +100,7 @@ def problems(kernel: packages.Kernel, result: dict[str, Any], console: str, ende
     if result["release"] != kernel.release:
         found.append(f"booted {result['release']}, not {kernel.release}")
     found += [f"left behind: {each}" for each in result["left"]]
-    for step in ("load", "traffic", "doctor", "run", "left"):
+    for step in ("load", "traffic", "tls", "doctor", "run", "left"):
         answer = result.get(step)
         if isinstance(answer, dict) and "failed" in answer:
             found.append(f"{step}: {answer['failed']}")
@@ -124,6 +124,7 @@ def _service(result: dict[str, Any]) -> list[str]:
     found = list(traffic.get("problems", []))
     if traffic.get("stayed"):
         found.append(f"{traffic['stayed']} ends did not leave after a one-way transfer")
+    found += result.get("tls", {}).get("problems", [])
     if "checks" not in doctor:
         found.append(f"doctor: {_doctor(result)}: {doctor.get('stderr')}")
     elif doctor["ok"] is not result["shortcut"] or any(is_unexplained(each) for each in bad_checks(doctor)):
@@ -148,6 +149,15 @@ def _doctor(result: dict[str, Any]) -> str:
     return bad or f"{len(doctor['checks'])} ok"
 
 
+def _tls(answer: dict[str, Any]) -> str:
+    if "failed" in answer:
+        return "failed"
+    return str(
+        answer.get("skipped")
+        or f"{answer.get('shortcut_bytes')} bytes past TCP before it, {answer.get('stayed')} of 2 ends stayed at clean"
+    )
+
+
 def print_result(result: dict[str, Any]) -> None:
     """A few lines of at most 80 columns, but for what went wrong."""
     load = result.get("load", {})
@@ -163,6 +173,8 @@ def print_result(result: dict[str, Any]) -> None:
     if "shortcut_bytes" in traffic:
         left = f"; {2 - traffic['stayed']} of 2 ends left" if result["shortcut"] else ""
         print(f"  traffic  {traffic['shortcut_bytes']} bytes past TCP, {traffic['tcp_bytes']} by TCP{left}")
+    if tls := result.get("tls"):
+        print(f"  kTLS     {_tls(tls)}")
     if "doctor" in result and load.get("ok"):
         print(f"  doctor   {_doctor(result)}")
     for each in result["problems"]:

@@ -124,7 +124,7 @@ class Agent:
             if identifier is not None:
                 present.add(identifier)
                 self.path.attach(where)
-        gone = self.path.attached().keys() - present
+        gone = self.path.attached() - present
         # The hook closes the accounts of a removed workload's connections: it stays until the last has closed.
         if gone and not tables.has_removed_with_connections(self.path):
             for identifier in gone:

@@ -18,7 +18,7 @@ from zerohop.compiler import Tables, WorkloadEntry
 from zerohop.doctor import signals
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins, tables
-from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.datapath import CGROUP_HOOKS, DataPath
 
 CLIENT: Final = "doctor/client"
 SERVER: Final = "doctor/server"
@@ -70,10 +70,12 @@ class Laboratory:
         tables.apply(self.path, wanted, tables.wanted_cgroups(self.instance, wanted, {}), 1)
         fd = os.open(cgroup.absolute(cgroup.instance_path(self.instance)), os.O_RDONLY | os.O_DIRECTORY)
         try:
-            link = libbpf.link_create(self.path.programs["zerohop_sockops"], fd, "doctor's cgroup")
+            for hook in CGROUP_HOOKS.values():
+                program = self.path.programs[hook.program]
+                link = libbpf.link_create(program, fd, hook.attach_type, "doctor's cgroup")
+                self._stack.callback(os.close, link)
         finally:
             os.close(fd)
-        self._stack.callback(os.close, link)
 
     def cgroup_of(self, name: str) -> str:
         """The cgroup path of `NS/NAME`."""

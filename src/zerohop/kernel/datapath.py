@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +35,22 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
 }
 GROWING: Final = frozenset({"settings"})
 PER_CPU: Final = frozenset({"counters"})
-PROGRAMS: Final = ("zerohop_sockops", "zerohop_sender", "zerohop_receiver", "zerohop_inspect")
+PROGRAMS: Final = ("zerohop_sockops", "zerohop_sender", "zerohop_receiver", "zerohop_inspect", "zerohop_options")
+
+
+@dataclass(frozen=True)
+class CgroupHook:
+    """`attach_type`: of enum bpf_attach_type."""
+
+    program: str
+    attach_type: int
+
+
+# By the folder of their links. In this order: no member without the hook that keeps it from harm.
+CGROUP_HOOKS: Final = {
+    "option_links": CgroupHook("zerohop_options", libbpf.BPF_CGROUP_SETSOCKOPT),
+    "links": CgroupHook("zerohop_sockops", libbpf.BPF_CGROUP_SOCK_OPS),
+}
 
 INSPECTION_SECONDS: Final = 5.0
 
@@ -101,7 +117,7 @@ class DataPath:
             except libbpf.BpfError as error:
                 raise _load_error(error) from error
             try:
-                for name in ("maps", "programs", "links"):
+                for name in ("maps", "programs", *CGROUP_HOOKS):
                     (folder / name).mkdir(parents=True)
                 for name in (*MAPS, "memberships"):
                     table = libbpf.pointer(name, "bpf_object__find_map_by_name", handle, name.encode())
@@ -191,7 +207,7 @@ class DataPath:
 
     def lost_pins(self) -> list[Path]:
         """Pins of this data path that are gone, or are another data path's by now."""
-        wanted = [self.folder / "links"]
+        wanted = [self.folder / name for name in CGROUP_HOOKS]
         wanted += [self.folder / "maps" / name for name in (*MAPS, "memberships")]
         wanted += [self.folder / "programs" / name for name in PROGRAMS]
         lost = [path for path in wanted if not path.exists()]
@@ -206,30 +222,34 @@ class DataPath:
 
     # Attachments
 
-    def attached(self) -> dict[int, Path]:
-        """Cgroup id to link pin, of every attachment that still holds."""
-        return {int(name): self.folder / "links" / name for name in os.listdir(self.folder / "links")}
+    def attached(self) -> set[int]:
+        """Ids of the cgroups at which at least one hook is attached."""
+        return {int(name) for hook in CGROUP_HOOKS for name in os.listdir(self.folder / hook)}
 
     def attach(self, path: str) -> None:
-        """Attaches the connection hook to a cgroup (its subtree); a no-op when it is there already."""
+        """Attaches the cgroup hooks to a cgroup (its subtree); a no-op for those that are there already."""
         target = cgroup.absolute(path)
         identifier = cgroup.identifier(target)
-        if identifier is None or identifier in self.attached():
+        missing = [name for name in CGROUP_HOOKS if not (self.folder / name / str(identifier)).exists()]
+        if identifier is None or not missing:
             return
         fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            link = libbpf.link_create(self.programs["zerohop_sockops"], fd, f"the cgroup {path}")
+            for name in missing:
+                hook = CGROUP_HOOKS[name]
+                link = libbpf.link_create(self.programs[hook.program], fd, hook.attach_type, f"the cgroup {path}")
+                try:
+                    libbpf.obj_pin(link, str(self.folder / name / str(identifier)))
+                finally:
+                    os.close(link)
         finally:
             os.close(fd)
-        try:
-            libbpf.obj_pin(link, str(self.folder / "links" / str(identifier)))
-        finally:
-            os.close(link)
 
     def detach(self, identifier: int) -> None:
-        """Removes one attachment."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.folder / "links" / str(identifier))
+        """Removes the attachments to one cgroup."""
+        for name in reversed(CGROUP_HOOKS):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.folder / name / str(identifier))
 
     # Inspection
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from zerohop.errors import UnsupportedError, ZerohopError
 
 BPF_CGROUP_SOCK_OPS: Final = 3
+BPF_CGROUP_SETSOCKOPT: Final = 22
 BPF_SK_MSG_VERDICT: Final = 7
 BPF_SK_SKB_VERDICT: Final = 38
 
@@ -204,9 +205,9 @@ def prog_attach(program: int, target: int, attach_type: int) -> None:
     call("attaching to the sockhash", "bpf_prog_attach", program, target, attach_type, 0)
 
 
-def link_create(program: int, cgroup: int, what: str) -> int:
+def link_create(program: int, cgroup: int, attach_type: int, what: str) -> int:
     """Attaches a program to a cgroup beside whatever is there; returns the link's descriptor."""
-    return call(f"attaching to {what}", "bpf_link_create", program, cgroup, BPF_CGROUP_SOCK_OPS, None)
+    return call(f"attaching to {what}", "bpf_link_create", program, cgroup, attach_type, None)
 
 
 def link_update(link: int, program: int) -> None:

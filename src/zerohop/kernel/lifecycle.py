@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins
-from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.datapath import CGROUP_HOOKS, DataPath
 from zerohop.kernel.drain import drain
 
 log = logging.getLogger("zerohop")
@@ -75,7 +75,8 @@ def _drain(path: DataPath, *, timeout: float = 4.0) -> int:
 
 def _resume(path: DataPath) -> None:
     """Ends a drain that did not finish; a folder of links that somebody removed is made again, empty."""
-    (path.folder / "links").mkdir(exist_ok=True)
+    for name in CGROUP_HOOKS:
+        (path.folder / name).mkdir(exist_ok=True)
     settings = path.settings()
     if settings.draining:
         settings.draining = 0
@@ -85,16 +86,17 @@ def _resume(path: DataPath) -> None:
 def _replace(instance: str) -> DataPath:
     folder, staging, retired = pins.folder(instance), pins.staging(instance), pins.retired(instance)
     path = DataPath.load(staging)
-    links = folder / "links"
-    for name in os.listdir(links) if links.exists() else ():
-        link = libbpf.obj_get(str(links / name))
-        try:
-            libbpf.link_update(link, path.programs["zerohop_sockops"])
-        except libbpf.BpfError:
-            continue  # its cgroup has gone: the agent attaches afresh where one is needed
-        finally:
-            os.close(link)
-        os.rename(links / name, staging / "links" / name)
+    for kind, hook in CGROUP_HOOKS.items():
+        links = folder / kind
+        for name in os.listdir(links) if links.exists() else ():
+            link = libbpf.obj_get(str(links / name))
+            try:
+                libbpf.link_update(link, path.programs[hook.program])
+            except libbpf.BpfError:
+                continue  # its cgroup has gone: the agent attaches afresh where one is needed
+            finally:
+                os.close(link)
+            os.rename(links / name, staging / kind / name)
     os.rename(folder, retired)
     os.rename(staging, folder)
     path.folder = folder
