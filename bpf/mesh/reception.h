@@ -60,6 +60,7 @@ static __noinline int break_off(struct reception *reception)
 	conn = bpf_map_lookup_elem(&connections, &id);
 	if (!conn)
 		return 0;
+	WRITE_ONCE(conn->broken, 1);
 	conn->reason = REASON_OVERLAP;
 	WRITE_ONCE(conn->leave_ns, bpf_ktime_get_ns());
 	count_not_shortcut(REASON_OVERLAP);

@@ -170,7 +170,7 @@ static __always_inline int may_redirect(struct connection *conn, struct end *me,
 		stop(conn, REASON_DRAINING, conf->draining);
 		return 0;
 	}
-	if (unlikely(conn->generation != conf->generation) && !decide_again(conn))
+	if (unlikely(conn->generation != (__u32)conf->generation) && !decide_again(conn))
 		return 0;
 	if (!is_nonblocking(sender->sk_socket)) {
 		stop(conn, REASON_READER_BLOCKING, bpf_ktime_get_ns());
@@ -228,7 +228,7 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 		__sync_fetch_and_add(&me->announced, 1);
 	if (READ_ONCE(conn->leave_ns)) {
 		WRITE_ONCE(me->stopped, 1);
-		return likely(conn->reason != REASON_OVERLAP) ? SK_PASS : SK_DROP;
+		return unlikely(READ_ONCE(conn->broken)) ? SK_DROP : SK_PASS;
 	}
 	kern = bpf_cast_to_kern_ctx(msg);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
@@ -308,7 +308,8 @@ static __noinline int on_transmit(struct bpf_sock_ops *ctx)
 			return 0;
 		stop(conn, REASON_DRAINING, conf->draining);
 	}
-	if (unlikely(conn->reason == REASON_OVERLAP))
+	/* Outside the sockhash its stream would go on, with a gap. */
+	if (unlikely(READ_ONCE(conn->broken)))
 		return 0;
 	end = &conn->ends[member->role & 1];
 	peer = &conn->ends[(member->role & 1) ^ 1];

@@ -63,7 +63,8 @@ struct end {
 struct connection {
 	struct end ends[2];    /* by enum role */
 	__u64 leave_ns;	       /* when it stopped short-cutting, 0: it has not */
-	__u64 generation;      /* of the configuration by which it was decided */
+	__u32 generation;      /* of the configuration by which it was decided; its low half */
+	__u32 broken;	       /* an end's stream could not go on (REASON_OVERLAP): no byte may pass any more */
 	__u64 seen_ns;	       /* the last inspection that found one of its sockets */
 	__u32 open_ends;
 	enum reason reason;    /* REASON_NONE: short-cut */
