@@ -10,13 +10,14 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support import leaks, machine, network, peers
+from support.builds import compile_variant
 from support.mesh import ALWAYS, Direct, Mesh, MeshFactory, workload
 
 _before: leaks.Listing | None = None
@@ -52,6 +53,18 @@ def kernel() -> None:
     reason = machine.why_no_kernel_tests()
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def variant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Compiles a build with one define, which breaks one rule, once."""
+    folder = tmp_path_factory.mktemp("objects")
+
+    def make(define: str) -> Path:
+        output = folder / f"{define}.bpf.o"
+        return output if output.exists() else compile_variant(output, define=define)
+
+    return make
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@
 #define NAMESPACE_SIZE 64
 #define NAME_SIZE 256
 
-/* Bytes one way without an answer after which a connection counts as bulk and goes by TCP for good: there the
+/* Bytes one way without an answer after which a connection counts as bulk and leaves the short-cut: there the
  * wake-up per write costs more than TCP's path does (docs/benchmarks.md). */
 #define BULK_RUN_BYTES (1 << 20)
 

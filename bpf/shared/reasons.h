@@ -14,7 +14,7 @@ enum reason {
 	REASON_CLIENT_BLOCKING = 5,	/* the connecting socket blocks */
 	REASON_SERVER_BLOCKING = 6,	/* the listening socket blocks */
 	REASON_READER_BLOCKING = 7,	/* left: an accepted socket turned out to block */
-	REASON_BULK = 8,		/* one-way transfer, where TCP is faster */
+	REASON_BULK = 8,		/* left: one-way transfer, where TCP is faster */
 	REASON_DRAINING = 9,		/* left: `clean` or a new build takes over */
 	REASON_FAST_OPEN = 10,		/* data in the SYN: the ends cannot be told by sequence number */
 	REASON_REPAIR = 11,		/* TCP_REPAIR: the socket chose its own sequence numbers */

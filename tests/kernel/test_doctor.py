@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from support.builds import compile_variant
 from zerohop.doctor import Check, Result, cache, examine, quick, shortcut_works, verdict
 from zerohop.doctor.experiments import EXPERIMENTS
 from zerohop.errors import UnsupportedError
@@ -28,18 +27,6 @@ def leftovers() -> list[str]:
     """What a doctor may leave: its cgroups and pins (namespaces and programs have no names)."""
     places = (cgroup.absolute(cgroup.ROOT_NAME).glob("doctor-*"), pins.root().glob("_doctor-*"))
     return [str(each) for place in places for each in place]
-
-
-@pytest.fixture(scope="module")
-def variant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Compiles a build that breaks one rule, once."""
-    folder = tmp_path_factory.mktemp("objects")
-
-    def make(define: str) -> Path:
-        output = folder / f"{define}.bpf.o"
-        return output if output.exists() else compile_variant(output, define=define)
-
-    return make
 
 
 def test_everything_is_ok_here() -> None:

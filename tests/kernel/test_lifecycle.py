@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +20,7 @@ import pytest
 
 from support import machine, network
 from support.builds import compile_variant
+from support.holding import idle
 from support.mesh import Mesh, MeshFactory, workload
 from support.torture import Outcome, Run, Side, run_torture, started
 from zerohop.kernel import pins, tables
@@ -30,7 +29,6 @@ from zerohop.kernel.status import read_status
 
 pytestmark = pytest.mark.usefixtures("kernel", "torture_peer")
 
-IDLE = Path(__file__).resolve().parents[1] / "support" / "idle.py"
 PINS = Path("/sys/fs/bpf/zerohop")
 
 # Small writes with pauses, both ways, until they are told to stop; at least so much each way of each stream.
@@ -145,24 +143,6 @@ def test_cleaned_under_load(mesh: Mesh, netns: network.Namespace) -> None:
         mesh.agent = None
         assert not (PINS / mesh.instance).exists()
         assert "not set up" in mesh.run("status", check=False).stderr
-
-
-@contextlib.contextmanager
-def idle(mesh: Mesh, space: network.Namespace, connections: int) -> Iterator[None]:
-    """Connections that do nothing, half of them with data unread at the server's end; all must work after the block."""
-    program = mesh.exec_popen(
-        "t/client",
-        [sys.executable, str(IDLE), str(connections)],
-        space.name,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert program.stdout.readline() == "ready\n"
-    assert mesh.totals()["shortcut_bytes"] > 0
-    yield
-    output, _ = program.communicate("\n", timeout=30)
-    assert json.loads(output) == {"wrong": []}
 
 
 # The last two may not hold a descriptor of each of 40 sockets at a time.
@@ -325,18 +305,6 @@ def test_another_builds_settings_keep_what_is_not_known(
         pins.remove(PINS / mesh.instance)
 
 
-def generation(mesh: Mesh) -> int:
-    number: int = mesh.status()["generation"]
-    return number
-
-
-def wait_for_generation(mesh: Mesh, number: int) -> None:
-    deadline = time.monotonic() + 10
-    while generation(mesh) < number:
-        assert time.monotonic() < deadline, mesh.log.read_text()
-        time.sleep(0.05)
-
-
 def documents(shortcut: str, *more: str) -> list[dict[str, Any]]:
     return [workload(key, shortcut) for key in ("t/server", "t/client", *more)]
 
@@ -344,9 +312,9 @@ def documents(shortcut: str, *more: str) -> list[dict[str, Any]]:
 def test_configured_anew_under_load(mesh: Mesh, netns: network.Namespace) -> None:
     with steady(mesh, netns), churn(mesh, netns):
         for shortcut, more in (("Disabled", ()), ("Always", ("t/extra",)), ("Auto", ()), ("Always", ())):
-            before = generation(mesh)
+            before = mesh.generation()
             mesh.write_config(documents(shortcut, *more))
-            wait_for_generation(mesh, before + 1)
+            mesh.wait_for_generation(before + 1)
         names = {each["name"] for each in mesh.status()["workloads"]}
         assert names == {"server", "client"}
 
@@ -357,9 +325,9 @@ def test_a_removed_workload_keeps_its_number_while_connections_are_open(
     """Its open connections go on by TCP under its name; no other workload takes its number meanwhile."""
 
     def reconfigure(*keys: str) -> None:
-        before = generation(mesh)
+        before = mesh.generation()
         mesh.write_config([workload(key, "Always") for key in keys])
-        wait_for_generation(mesh, before + 1)
+        mesh.wait_for_generation(before + 1)
 
     def numbers() -> dict[str, int]:
         with DataPath.open(mesh.instance) as path:
@@ -382,19 +350,19 @@ def test_a_removed_workload_keeps_its_number_while_connections_are_open(
 
 
 def test_what_is_not_valid_is_not_applied(mesh: Mesh, netns: network.Namespace) -> None:
-    before = generation(mesh)
+    before = mesh.generation()
     broken = documents("Always")
     broken[0]["spec"]["shortcutt"] = "Always"
     mesh.write_config(broken)
     mesh.wait_for_log(r"configuration not applied.*shortcutt", 10)
     mesh.write_config("{{ not yaml")
     mesh.wait_for_log(r"configuration not applied.*not valid YAML", 10)
-    assert generation(mesh) == before
+    assert mesh.generation() == before
     side = Side(netns.name, "127.0.0.1", SHORT)
     assert_well(run_torture(mesh, side, side))
     assert mesh.totals()["shortcut_connections_opened"] == SHORT["streams"]
     mesh.write_config(documents("Always", "t/extra"))
-    wait_for_generation(mesh, before + 1)
+    mesh.wait_for_generation(before + 1)
 
 
 def test_it_does_not_start_with_what_is_not_valid(mesh_factory: MeshFactory) -> None:

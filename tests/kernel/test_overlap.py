@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from support import network
-from support.builds import compile_variant
 from support.mesh import Mesh, MeshFactory
 from support.torture import Side, run_torture
 from zerohop.bench.compile import compile_peer
@@ -23,17 +22,6 @@ pytestmark = pytest.mark.usefixtures("kernel", "torture_peer")
 PROGRAM = Path(__file__).resolve().parents[1] / "support" / "overlap.py"
 TRANSFERS = 12
 TRANSFER_BYTES = 48_000_000
-
-
-@pytest.fixture(scope="module")
-def variant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    folder = tmp_path_factory.mktemp("objects")
-
-    def make(define: str) -> Path:
-        output = folder / f"{define}.bpf.o"
-        return output if output.exists() else compile_variant(output, define=define)
-
-    return make
 
 
 def broken_mesh(mesh_factory: MeshFactory, object_: Path) -> Mesh:

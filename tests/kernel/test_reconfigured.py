@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support import network
+from support.holding import idle
 from support.mesh import MeshFactory, workload
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
-IDLE = Path(__file__).resolve().parents[1] / "support" / "idle.py"
 CONNECTIONS = 8
 ALWAYS = [workload("t/both", "Always")]
 
@@ -32,28 +27,15 @@ CHANGES: dict[str, tuple[list[dict[str, Any]], str]] = {
 def test_open_connections(mesh_factory: MeshFactory, netns: network.Namespace, change: str) -> None:
     documents, reason = CHANGES[change]
     mesh = mesh_factory(documents=ALWAYS)
-    program = mesh.exec_popen(
-        "t/both",
-        [sys.executable, str(IDLE), str(CONNECTIONS)],
-        netns.name,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert program.stdout.readline() == "ready\n"
-    before = mesh.status()
-    assert before["totals"]["shortcut_bytes"] > 0
-    mesh.write_config(documents)
-    deadline = time.monotonic() + 10
-    while mesh.status()["generation"] == before["generation"]:
-        assert time.monotonic() < deadline, mesh.log.read_text()
-        time.sleep(0.05)
-    output, _ = program.communicate("\n", timeout=30)
-    assert json.loads(output) == {"wrong": []}
+    with idle(mesh, netns, CONNECTIONS, "t/both"):
+        before = mesh.totals()
+        generation = mesh.generation()
+        mesh.write_config(documents)
+        mesh.wait_for_generation(generation + 1)
     totals = mesh.totals()
     if reason:
-        assert totals["shortcut_bytes"] == before["totals"]["shortcut_bytes"]
+        assert totals["shortcut_bytes"] == before["shortcut_bytes"]
         assert totals["not_shortcut"][reason] == CONNECTIONS
     else:
-        assert totals["shortcut_bytes"] > before["totals"]["shortcut_bytes"]
+        assert totals["shortcut_bytes"] > before["shortcut_bytes"]
     assert totals["errors"] == {}

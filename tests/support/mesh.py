@@ -145,6 +145,17 @@ class Mesh:
         result: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
         return result
 
+    def generation(self) -> int:
+        number: int = self.status()["generation"]
+        return number
+
+    def wait_for_generation(self, number: int) -> None:
+        """Until the agent has applied so many configurations."""
+        deadline = time.monotonic() + 10
+        while self.generation() < number:
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
     def totals(self) -> dict[str, Any]:
         totals: dict[str, Any] = self.status()["totals"]
         return totals

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import functools
 import os
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from zerohop.errors import UnsupportedError, ZerohopError
 
@@ -44,6 +44,9 @@ def _collect(level: int, fmt: bytes, arguments: int) -> int:
     messages.append(buffer.value.decode(errors="replace"))
     del messages[:-64]
     return 0
+
+
+Info = TypeVar("Info", bound=ctypes.Structure)
 
 
 class ProgramInfo(ctypes.Structure):
@@ -216,23 +219,20 @@ def link_update(link: int, program: int) -> None:
 
 
 def program_info(fd: int) -> ProgramInfo:
-    info = ProgramInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    call("reading program information", "bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
-    return info
+    return _info(ProgramInfo(), fd, "program")
 
 
 def map_info(fd: int) -> MapInfo:
-    info = MapInfo()
-    size = ctypes.c_uint32(ctypes.sizeof(info))
-    call("reading map information", "bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
-    return info
+    return _info(MapInfo(), fd, "map")
 
 
 def link_info(fd: int) -> CgroupLinkInfo:
-    info = CgroupLinkInfo()
+    return _info(CgroupLinkInfo(), fd, "link")
+
+
+def _info(info: Info, fd: int, what: str) -> Info:
     size = ctypes.c_uint32(ctypes.sizeof(info))
-    call("reading link information", "bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+    call(f"reading {what} information", "bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
     return info
 
 
