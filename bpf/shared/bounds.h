@@ -61,3 +61,49 @@
 #define STREAK_FLOOR 3
 #define STREAK_CEILING 63
 #define STREAK_REPEATS 3
+
+/* One header block, HEADERS or PUSH_PROMISE with its CONTINUATIONs, as it is on the wire. Beyond: the engine reads the
+ * connection no further, `block_too_large`. A power of two: positions are masked. */
+#define HEADER_BLOCK_SIZE 32768
+
+/* Bytes of a message that the engine looks at in one go; a frame header, and as a rule a header block, fit. */
+#define WINDOW_SIZE 4096
+
+/* Of a partial header block that waits for the next write, kept in pieces. */
+#define PIECE_SIZE 512
+#define MAX_PIECES 262144
+
+/* A decoded header name or value of which the content matters: methods (paths) above all. Beyond: the length counts, the
+ * content does not: the call goes into the overflow method. A power of two. */
+#define TEXT_SIZE 1024
+
+/* SETTINGS_HEADER_TABLE_SIZE that the mirror holds, RFC 7541's default; a larger announcement is rewritten to it. */
+#define HPACK_TABLE_SIZE 4096
+
+/* An entry is 32 bytes at least (RFC 7541 4.1). */
+#define HPACK_ENTRIES (HPACK_TABLE_SIZE / 32)
+
+/* Calls of one connection that are kept with it; more are kept in a table of their own, up to MAX_CALLS on the node.
+ * Beyond: the call is forwarded uncounted, under errors `map_update`. */
+#define CALL_SLOTS 16
+#define MAX_CALLS 1048576
+
+/* Learned methods on the node; how many a destination may have is configured. Beyond: method 0, the overflow. */
+#define MAX_METHODS 65536
+
+/* Rows of telemetry. Beyond: counted in the row of zeros, the overflow. */
+#define MAX_SERIES 65536
+#define MAX_TCP_SERIES 16384
+
+/* Services that the tables can name. Beyond: the configuration is refused. */
+#define MAX_SERVICES 16384
+
+/* Plain addresses of Services, by address and port. Beyond: the configuration is refused. */
+#define MAX_ENDPOINTS 65536
+
+/* Buckets of the histograms, the last without a bound; their bounds are in the table `buckets`. */
+#define DURATION_BUCKETS 36
+#define SIZE_BUCKETS 20
+
+/* Flow records that are kept for each CPU; a reader that is slower than that loses the oldest and is told how many. */
+#define FLOWS_PER_CPU 4096

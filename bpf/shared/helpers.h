@@ -28,6 +28,7 @@ typedef long long __s64;
 /* enum bpf_map_type; the loader sees numbers, so these are the ABI's. */
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
+#define BPF_MAP_TYPE_PERCPU_HASH 5
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_LRU_HASH 9
 #define BPF_MAP_TYPE_SOCKHASH 18
@@ -36,6 +37,7 @@ typedef long long __s64;
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
 #define BPF_F_NO_PREALLOC 1
+#define BPF_F_MMAPABLE (1 << 10)
 #define BPF_F_INGRESS 1
 #define BPF_SK_STORAGE_GET_F_CREATE 1
 #define SK_DROP 0

@@ -2,7 +2,7 @@
 /* The tables. Each is pinned under its own name by the loader. */
 #pragma once
 
-#include "shared/types.h"
+#include "shared/telemetry.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -104,3 +104,76 @@ struct {
 	__type(key, __u32);
 	__type(value, struct workload_connections);
 } workload_connections SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SERVICES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct service);
+} services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ENDPOINTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct endpoint_key);
+	__type(value, struct endpoint);
+} endpoints SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_METHODS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct method_key);
+	__type(value, struct method);
+} methods SEC(".maps");
+
+/* By destination: how many methods were learned for it; key 0xffffffff: the last number given. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_WORKLOADS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} method_counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct buckets);
+} buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, MAX_SERIES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct series_key);
+	__type(value, struct series);
+} series SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, MAX_TCP_SERIES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct tcp_series_key);
+	__type(value, struct tcp_series);
+} tcp_series SEC(".maps");
+
+/* CPU n has the FLOWS_PER_CPU records from n * FLOWS_PER_CPU on; the loader sets the size by the number of CPUs. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FLOWS_PER_CPU);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* The last sequence number that each CPU gave. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} flow_counts SEC(".maps");

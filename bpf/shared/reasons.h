@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * Why a connection is not short-cut, and which helper failed: append-only. User space reads names and numbers from
- * the object's BTF; the lower-case name without its prefix is what people see.
+ * Why a connection is not short-cut or not read by the engine, and which helper failed: append-only. User space reads
+ * names and numbers from the object's BTF; the lower-case name without its prefix is what people see.
  */
 #pragma once
 
@@ -23,6 +23,23 @@ enum reason {
 	REASON_KERNEL = 14,		/* this kernel failed its experiments (doctor): no short-cut here */
 	REASON_ULP = 15,		/* an upper-layer protocol (TLS, MPTCP) owns the socket */
 	REASON_OVERLAP = 16,		/* stopped for want of memory to cut off bytes that came twice; send: EACCES */
+
+	/* Why the engine does not read a connection, or reads it no further. */
+	REASON_HTTP1 = 17,		/* the client speaks HTTP/1.x */
+	REASON_TLS = 18,		/* the client speaks TLS */
+	REASON_NOT_HTTP = 19,		/* the client speaks something else, or the server speaks first and not HTTP/2 */
+	REASON_LEFT = 20,		/* the socket left the hooks while its connection was read */
+	REASON_FRAME_SIZE = 21,		/* a frame longer than its type or SETTINGS_MAX_FRAME_SIZE's maximum allows */
+	REASON_FRAME_ORDER = 22,	/* CONTINUATION missing or out of place, or no SETTINGS first (RFC 9113 3.4, 6.10) */
+	REASON_FRAME_PADDING = 23,	/* padding longer than the frame */
+	REASON_FRAME_STREAM = 24,	/* a frame on a stream identifier that its type may not have */
+	REASON_BLOCK_TOO_LARGE = 25,	/* a header block beyond HEADER_BLOCK_SIZE */
+	REASON_HPACK_TRUNCATED = 26,	/* a header block ends within a field */
+	REASON_HPACK_INTEGER = 27,	/* an integer beyond 32 bits */
+	REASON_HPACK_INDEX = 28,	/* an index that neither table has */
+	REASON_HPACK_HUFFMAN = 29,	/* a wrong code, EOS, or padding that is longer than 7 bits or not all ones */
+	REASON_HPACK_TABLE_SIZE = 30,	/* a size update beyond what was announced, or not at the block's beginning */
+	REASON_GRPC_FLAG = 31,		/* a message prefix whose first byte is neither 0 nor 1: only its call is affected */
 	REASON_MAX
 };
 

@@ -21,6 +21,16 @@ enum shortcut_mode {
 	SHORTCUT_ALWAYS = 2,
 };
 
+/* What a connection turned out to speak. */
+enum speaks {
+	SPEAKS_UNKNOWN = 0, /* nothing has been sent yet */
+	SPEAKS_HTTP2 = 1,
+	SPEAKS_HTTP1 = 2,
+	SPEAKS_TLS = 3,
+	SPEAKS_OTHER = 4,
+	SPEAKS_MAX
+};
+
 enum role {
 	ROLE_CLIENT = 0,
 	ROLE_SERVER = 1,
@@ -123,6 +133,7 @@ struct port_key {
 struct port {
 	enum protocol protocol;
 	__u32 excluded;
+	__u32 service; /* the first that declares it; 0: none */
 };
 
 /* Append-only: `clean` and a newer build read and write what an older one pinned. */
@@ -132,7 +143,10 @@ struct settings {
 	__u64 draining;	   /* since when nothing is enrolled and members leave, ns; 0: not */
 	__u8 build[32];	   /* SHA-256 of the object */
 	__u32 shortcut;	   /* 0: no short-cut on this kernel (its experiments failed) */
-	__u32 reserved;
+	__u32 engine;	   /* 0: layer 7 is not read */
+	__u64 method_seed; /* secret: nobody can make two methods collide */
+	__u32 max_methods; /* of one destination; further ones are the overflow method */
+	__u32 flow_sampling; /* one of so many calls and connections gets a flow record; 0: none */
 };
 
 /* Closed connections and decisions, per CPU; open connections are added by an inspection. */
@@ -144,6 +158,11 @@ struct counters {
 	__u64 carrier_switches;
 	__u64 not_shortcut[REASON_MAX];
 	__u64 errors[HELPER_MAX];
+	__u64 recognised[SPEAKS_MAX];	/* connections on layer-7 ports, by what their client speaks */
+	__u64 unread[REASON_MAX];	/* connections on layer-7 ports that the engine does not read (any further) */
+	__u64 resets;			/* RST_STREAM frames */
+	__u64 goaways;
+	__u64 overflows;		/* calls that went into the overflow method or row */
 };
 
 struct workload_connections {

@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from typing import Any, Final
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins
 from zerohop.kernel.btf import Layouts
-from zerohop.kernel.maps import GrowingMap, Map
+from zerohop.kernel.histograms import DURATION_NS, SIZE_BYTES
+from zerohop.kernel.maps import GrowingMap, Map, possible_cpus
 
 # Map name to the types of its key and value; "u32" and "u64" are scalars, the rest structures in bpf/shared/types.h.
 MAPS: Final[dict[str, tuple[str, str]]] = {
@@ -32,9 +34,20 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "activities": ("u32", "activity"),
     "inspections": ("u32", "inspection"),
     "workload_connections": ("u32", "workload_connections"),
+    "services": ("u32", "service"),
+    "endpoints": ("endpoint_key", "endpoint"),
+    "methods": ("method_key", "method"),
+    "method_counts": ("u32", "u32"),
+    "buckets": ("u32", "buckets"),
+    "series": ("series_key", "series"),
+    "tcp_series": ("tcp_series_key", "tcp_series"),
+    "flows": ("u32", "flow"),
+    "flow_counts": ("u32", "u64"),
 }
 GROWING: Final = frozenset({"settings"})
-PER_CPU: Final = frozenset({"counters"})
+PER_CPU: Final = frozenset({"counters", "series", "tcp_series", "flow_counts"})
+# Of these every CPU has a part of its own, of as many entries as the object says.
+BY_CPU: Final = ("flows",)
 PROGRAMS: Final = ("zerohop_sockops", "zerohop_sender", "zerohop_receiver", "zerohop_inspect", "zerohop_options")
 
 
@@ -53,6 +66,9 @@ CGROUP_HOOKS: Final = {
 }
 
 INSPECTION_SECONDS: Final = 5.0
+
+# Of one destination, unless the agent is told otherwise.
+MAX_METHODS: Final = 500
 
 _SCALARS: Final[dict[str, type[Any]]] = {"u32": ctypes.c_uint32, "u64": ctypes.c_uint64}
 
@@ -112,6 +128,10 @@ class DataPath:
         handle = libbpf.pointer(f"opening {source}", "bpf_object__open_file", str(source).encode(), None)
         lib = libbpf.library()
         try:
+            for name in BY_CPU:
+                table = libbpf.pointer(name, "bpf_object__find_map_by_name", handle, name.encode())
+                size = lib.bpf_map__max_entries(table) * possible_cpus()
+                libbpf.call(f"sizing {name}", "bpf_map__set_max_entries", table, size)
             try:
                 libbpf.call("loading the BPF programs", "bpf_object__load", handle)
             except libbpf.BpfError as error:
@@ -142,8 +162,16 @@ class DataPath:
         settings = self.layouts.struct("settings")()
         settings.root_cgroup = cgroup.identifier(cgroup.mount_point()) or 0
         settings.shortcut = 1
+        settings.engine = 1
+        settings.method_seed = secrets.randbits(64)
+        settings.max_methods = MAX_METHODS
+        settings.flow_sampling = 1
         ctypes.memmove(ctypes.byref(settings, type(settings).build.offset), build_of(source), 32)
         self.write_settings(settings)
+        buckets = self.layouts.struct("buckets")()
+        buckets.duration_ns[:] = DURATION_NS
+        buckets.bytes[:] = SIZE_BYTES
+        self.maps["buckets"].put(ctypes.c_uint32(0), buckets)
 
     @classmethod
     def open(cls, instance: str) -> DataPath:
