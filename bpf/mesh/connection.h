@@ -9,6 +9,7 @@
 #pragma once
 
 #include "mesh/identity.h"
+#include "mesh/streams.h"
 
 static __always_inline int is_nonblocking(const struct socket *socket)
 {
@@ -85,13 +86,24 @@ static __always_inline void forget_reception(const struct end *end)
 		bpf_map_delete_elem(&receptions, &cookie);
 }
 
-/* Puts the socket into the sockhash; only the two ESTABLISHED callbacks may. */
-static __always_inline int enrol(struct bpf_sock_ops *ctx, __u64 id, struct end *end)
+static __always_inline void stop_reception_reading(const struct end *end)
 {
-	struct reception reception = { .connection = id, .next_seq = end->key.rcv_nxt };
+	__u64 cookie = end->cookie;
+	struct reception *reception = bpf_map_lookup_elem(&receptions, &cookie);
+
+	if (reception)
+		reception->reads = 0;
+}
+
+/* Puts the socket into the sockhash; only the two ESTABLISHED callbacks may. */
+static __always_inline int enrol(struct bpf_sock_ops *ctx, __u64 id, struct connection *conn, __u32 role)
+{
+	struct end *end = &conn->ends[role];
+	struct reception reception = { .connection = id, .next_seq = end->key.rcv_nxt, .role = role };
 	struct end_key key = end->key;
 	__u64 cookie = end->cookie;
 
+	reception.reads = conn->observers[role ^ 1] == OBSERVER_RECEIVER;
 	if (bpf_map_update_elem(&receptions, &cookie, &reception, BPF_ANY)) {
 		count_error(HELPER_MAP_UPDATE);
 		return -1;
@@ -160,10 +172,24 @@ static __noinline int on_syn(struct bpf_sock_ops *ctx)
 	return 0;
 }
 
-/* All of an end but `sock`, which makes it visible to the peer's sender hook. */
-static __always_inline void fill_end(struct bpf_sock_ops *ctx, struct connection *conn, struct end *end, __u32 workload)
+/* A connection of zeros under `id`: nobody knows of it, and without an open end an inspection leaves it alone. */
+static __noinline struct connection *insert_connection(__u64 id)
 {
-	__sync_fetch_and_add(&conn->open_ends, 1);
+	__u32 zero = 0;
+	void *blank = bpf_map_lookup_elem(&blank_readings, &zero);
+
+	if (!blank)
+		return NULL;
+	if (bpf_map_update_elem(&connections, &id, blank, BPF_NOEXIST)) {
+		count_error(HELPER_MAP_UPDATE);
+		return NULL;
+	}
+	return bpf_map_lookup_elem(&connections, &id);
+}
+
+/* All of an end but `sock`, which makes it visible to the peer's sender hook. */
+static __always_inline void fill_end(struct bpf_sock_ops *ctx, struct end *end, __u32 workload)
+{
 	end->cookie = bpf_get_socket_cookie(ctx);
 	end->key.snd_nxt = ctx->snd_nxt;
 	end->key.rcv_nxt = ctx->rcv_nxt;
@@ -171,113 +197,261 @@ static __always_inline void fill_end(struct bpf_sock_ops *ctx, struct connection
 	end->flags = END_OPEN;
 }
 
+/* Why this kernel or the client's socket keeps a connection out of the hooks; REASON_NONE: nothing does. */
+static __always_inline __u32 why_client_stays_out(const struct settings *conf, const struct sock *sk)
+{
+	const struct tcp_sock *tcp = kernel_cast(struct tcp_sock, sk);
+
+	if (!conf->shortcut)
+		return REASON_KERNEL;
+	if (conf->draining)
+		return REASON_DRAINING;
+	if (has_ulp(sk))
+		return REASON_ULP;
+	if (kernel_bit(tcp, repair))
+		return REASON_REPAIR;
+	if (kernel_bit(tcp, syn_data))
+		return REASON_FAST_OPEN;
+	if (!is_nonblocking(sk->sk_socket))
+		return REASON_CLIENT_BLOCKING;
+	return REASON_NONE;
+}
+
+static __always_inline int may_be_read(const struct settings *conf, const struct connection *conn)
+{
+	return conf->engine && is_layer7(conn->protocol) && conn->reason != REASON_EXCLUDED_PORT;
+}
+
+/* The same for an accepted socket; a listener that nobody has seen may block. */
+static __always_inline __u32 why_server_stays_out(const struct settings *conf, const struct sock *sk, int blocking)
+{
+	if (!conf->shortcut)
+		return REASON_KERNEL;
+	if (conf->draining)
+		return REASON_DRAINING;
+	if (has_ulp(sk))
+		return REASON_ULP;
+	return blocking ? REASON_SERVER_BLOCKING : REASON_NONE;
+}
+
+static __always_inline void read_no_further(struct connection *conn)
+{
+	conn->observers[ROLE_CLIENT] = OBSERVER_NONE;
+	conn->observers[ROLE_SERVER] = OBSERVER_NONE;
+}
+
+/* A connection that the hooks do not read although its port is declared for layer 7. */
+static __always_inline void count_unread(__u32 reason)
+{
+	struct counters *count = this_cpu_counters();
+
+	if (count && reason < REASON_MAX)
+		count->unread[reason]++;
+}
+
+/* All that can be decided at the client's end. Returns whether it becomes a member. */
+static __noinline int decide_client(struct bpf_sock_ops *ctx, struct connection *conn, struct handshake *shake)
+{
+	const struct settings *conf = current_settings();
+	const struct sock *sk = kernel_cast(struct sock, socket_of(ctx));
+	const struct tcp_sock *tcp = kernel_cast(struct tcp_sock, sk);
+	struct endpoint *endpoint;
+	__u32 obstacle;
+
+	if (!conf || !conn)
+		return 0;
+	obstacle = why_client_stays_out(conf, sk);
+	if (shake) {
+		conn->ends[ROLE_SERVER].workload = shake->workload;
+		conn->server_port = shake->port;
+		conn->protocol = declared_protocol(shake->workload, shake->port);
+		conn->reason = decide(conn);
+		if (conn->reason == REASON_NONE)
+			conn->reason = obstacle;
+		if (conn->reason == REASON_NONE && shake->blocking)
+			conn->reason = REASON_SERVER_BLOCKING;
+	} else {
+		conn->reason = kernel_bit(tcp, syn_data) ? REASON_FAST_OPEN : REASON_PEER_UNMANAGED;
+		if (is_excluded(conn->ends[ROLE_CLIENT].workload, conn->dialled_port))
+			return 0;
+		endpoint = dialled_endpoint(ctx);
+		if (endpoint)
+			conn->protocol = endpoint->protocol;
+	}
+	if (conn->reason == REASON_NONE) {
+		if (may_be_read(conf, conn))
+			conn->observers[ROLE_CLIENT] = conn->observers[ROLE_SERVER] = OBSERVER_SENDER;
+		return 1;
+	}
+	/* Its server's end may still be read there. */
+	if (!may_be_read(conf, conn) || obstacle != REASON_NONE)
+		return 0;
+	conn->observers[ROLE_CLIENT] = OBSERVER_SENDER;
+	conn->observers[ROLE_SERVER] = OBSERVER_RECEIVER;
+	return 1;
+}
+
 static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 {
-	struct connection fresh = {}, *conn;
-	struct end *client = &fresh.ends[ROLE_CLIENT];
-	struct settings *conf = current_settings();
+	const struct settings *conf = current_settings();
 	struct counters *count = this_cpu_counters();
 	struct sock *sk = kernel_cast(struct sock, socket_of(ctx));
-	const struct tcp_sock *tcp = kernel_cast(struct tcp_sock, sk);
-	struct handshake *shake;
 	__u32 workload = workload_of(sk);
+	struct handshake *shake;
+	struct connection *conn;
+	struct end *client;
+	int member;
 	__u64 id;
 
 	if (!workload || !conf || !count)
 		return 0;
-	fill_end(ctx, &fresh, client, workload);
-	client->sock = (__u64)sk;
-	id = client->cookie;
-	fresh.generation = conf->generation;
-	fresh.family = ctx->family;
-	fresh.client_port = ctx->local_port;
-	fresh.dialled_port = __builtin_bswap16((__u16)(ctx->remote_port >> 16));
-	fresh.server_port = fresh.dialled_port;
-
-	shake = bpf_map_lookup_elem(&handshakes, &client->key);
-	if (!shake) {
-		fresh.reason = kernel_bit(tcp, syn_data) ? REASON_FAST_OPEN : REASON_PEER_UNMANAGED;
-	} else {
-		fresh.ends[ROLE_SERVER].workload = shake->workload;
-		fresh.server_port = shake->port;
-		fresh.protocol = declared_protocol(shake->workload, shake->port);
-		fresh.reason = decide(&fresh);
-		if (fresh.reason == REASON_NONE) {
-			if (!conf->shortcut)
-				fresh.reason = REASON_KERNEL;
-			else if (conf->draining)
-				fresh.reason = REASON_DRAINING;
-			else if (has_ulp(sk))
-				fresh.reason = REASON_ULP;
-			else if (kernel_bit(tcp, repair))
-				fresh.reason = REASON_REPAIR;
-			else if (!is_nonblocking(sk->sk_socket))
-				fresh.reason = REASON_CLIENT_BLOCKING;
-			else if (shake->blocking)
-				fresh.reason = REASON_SERVER_BLOCKING;
-		}
-	}
 	count->connections_opened++;
-	if (bpf_map_update_elem(&connections, &id, &fresh, BPF_NOEXIST)) {
-		count_error(HELPER_MAP_UPDATE);
+	id = bpf_get_socket_cookie(ctx);
+	conn = insert_connection(id);
+	if (!conn) {
 		count_not_shortcut(REASON_TABLE_FULL);
 		return 0;
 	}
-	conn = bpf_map_lookup_elem(&connections, &id);
-	if (!conn)
-		return 0;
-	if (join(ctx, id, ROLE_CLIENT, conn->reason == REASON_NONE)) {
+	client = &conn->ends[ROLE_CLIENT];
+	fill_end(ctx, client, workload);
+	client->sock = (__u64)sk;
+	conn->generation = conf->generation;
+	conn->family = ctx->family;
+	conn->client_port = ctx->local_port;
+	conn->dialled_port = __builtin_bswap16((__u16)(ctx->remote_port >> 16));
+	conn->server_port = conn->dialled_port;
+
+	shake = bpf_map_lookup_elem(&handshakes, &client->key);
+	member = decide_client(ctx, conn, shake);
+	if (join(ctx, id, ROLE_CLIENT, member)) {
 		bpf_map_delete_elem(&connections, &id);
 		count_not_shortcut(REASON_HELPER_FAILED);
 		return 0;
 	}
-	if (conn->reason == REASON_NONE && enrol(ctx, id, &conn->ends[ROLE_CLIENT]))
-		conn->reason = REASON_HELPER_FAILED;
+	WRITE_ONCE(conn->open_ends, 1);
+	if (is_read(conn) && open_reading(ctx, conn, id, ROLE_CLIENT))
+		read_no_further(conn);
+	if (member && enrol(ctx, id, conn, ROLE_CLIENT)) {
+		read_no_further(conn);
+		if (conn->reason == REASON_NONE)
+			conn->reason = REASON_HELPER_FAILED;
+	}
 	if (conn->reason != REASON_NONE)
 		count_not_shortcut(conn->reason);
+	if (!is_read(conn))
+		count_opened(ctx, conn);
 	if (shake)
 		shake->connection = id;
 	return 0;
 }
 
-/* The server's end when the client's is not managed, or was not recorded. */
-static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u32 workload)
+/* What the server's end knows of a connection whose client's does not. Returns whether it becomes a member. */
+static __noinline int decide_server(struct bpf_sock_ops *ctx, struct connection *conn, struct sock *sk, int blocking)
 {
-	struct connection fresh = {};
-	struct end *server = &fresh.ends[ROLE_SERVER];
+	const struct settings *conf = current_settings();
+	__u32 workload, obstacle;
+
+	if (!conf || !conn)
+		return 0;
+	conn->family = ctx->family;
+	conn->server_port = ctx->local_port;
+	conn->dialled_port = conn->server_port;
+	conn->client_port = __builtin_bswap16((__u16)(ctx->remote_port >> 16));
+	workload = conn->ends[ROLE_SERVER].workload;
+	conn->protocol = declared_protocol(workload, conn->server_port);
+	conn->reason = REASON_PEER_UNMANAGED;
+	if (!may_be_read(conf, conn) || is_excluded(workload, conn->server_port))
+		return 0;
+	obstacle = why_server_stays_out(conf, sk, blocking);
+	if (obstacle != REASON_NONE) {
+		count_unread(obstacle);
+		return 0;
+	}
+	conn->observers[ROLE_CLIENT] = OBSERVER_RECEIVER;
+	conn->observers[ROLE_SERVER] = OBSERVER_SENDER;
+	return 1;
+}
+
+/* The server's end when the client's is not managed, or was not recorded. */
+static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u32 workload, int blocking)
+{
 	struct counters *count = this_cpu_counters();
+	struct connection *conn;
+	struct end *server;
+	int member;
 	__u64 id;
 
 	if (!count || !sk)
 		return 0;
-	fill_end(ctx, &fresh, server, workload);
-	server->sock = (__u64)sk;
-	id = server->cookie;
-	fresh.family = ctx->family;
-	fresh.server_port = ctx->local_port;
-	fresh.dialled_port = fresh.server_port;
-	fresh.client_port = __builtin_bswap16((__u16)(ctx->remote_port >> 16));
-	fresh.protocol = declared_protocol(workload, fresh.server_port);
-	fresh.reason = REASON_PEER_UNMANAGED;
 	count->connections_opened++;
 	count_not_shortcut(REASON_PEER_UNMANAGED);
-	if (bpf_map_update_elem(&connections, &id, &fresh, BPF_NOEXIST)) {
-		count_error(HELPER_MAP_UPDATE);
+	id = bpf_get_socket_cookie(ctx);
+	conn = insert_connection(id);
+	if (!conn)
+		return 0;
+	server = &conn->ends[ROLE_SERVER];
+	fill_end(ctx, server, workload);
+	server->sock = (__u64)sk;
+	member = decide_server(ctx, conn, sk, blocking);
+	if (join(ctx, id, ROLE_SERVER, member)) {
+		bpf_map_delete_elem(&connections, &id);
 		return 0;
 	}
-	if (join(ctx, id, ROLE_SERVER, 0))
-		bpf_map_delete_elem(&connections, &id);
+	WRITE_ONCE(conn->open_ends, 1);
+	if (member && (open_reading(ctx, conn, id, ROLE_SERVER) || enrol(ctx, id, conn, ROLE_SERVER)))
+		read_no_further(conn);
+	if (!is_read(conn))
+		count_opened(ctx, conn);
 	return 0;
 }
 
+static __always_inline void forget_connection(struct bpf_sock_ops *ctx, struct connection *conn, __u64 id)
+{
+	int was_read = is_read(conn), speaks = SPEAKS_OTHER;
+
+	if (was_read)
+		speaks = close_reading(id, conn->leave_ns != 0);
+	if (speaks == SPEAKS_OTHER || speaks == SPEAKS_HTTP1 || speaks == SPEAKS_TLS)
+		count_closed(ctx, conn, id, was_read);
+	bpf_map_delete_elem(&connections, &id);
+}
+
 /* Both ends may close at once, on two CPUs: the one that counts down last removes the connection. */
-static __always_inline void close_end(struct connection *conn, struct end *end, __u64 id)
+static __always_inline void close_end(struct connection *conn, struct end *end, __u64 id, struct bpf_sock_ops *ctx)
 {
 	WRITE_ONCE(end->sock, 0);
 	end->flags &= ~END_OPEN;
 	forget_reception(end);
 	if (__sync_fetch_and_sub(&conn->open_ends, 1) == 1)
-		bpf_map_delete_elem(&connections, &id);
+		forget_connection(ctx, conn, id);
+}
+
+/*
+ * Both ends are managed and the connection is not short-cut: which of them read it. The client has decided; here the
+ * server joins, so that each direction is read by its sender where there is a choice. Returns whether it is a member.
+ */
+static __noinline int choose_observers(struct bpf_sock_ops *ctx, struct connection *conn, __u64 id, __u32 obstacle)
+{
+	const struct settings *conf = current_settings();
+
+	if (!conf || !conn || !may_be_read(conf, conn))
+		return 0;
+	if (conn->leave_ns || obstacle != REASON_NONE) {
+		if (!is_read(conn))
+			count_unread(obstacle != REASON_NONE ? obstacle : conn->reason);
+		return 0;
+	}
+	if (is_read(conn)) {
+		/* The client's end reads responses until here, and none has been sent. */
+		stop_reception_reading(&conn->ends[ROLE_CLIENT]);
+		conn->observers[ROLE_SERVER] = OBSERVER_SENDER;
+		return 1;
+	}
+	if (open_reading(ctx, conn, id, ROLE_SERVER))
+		return 0;
+	conn->observers[ROLE_CLIENT] = OBSERVER_RECEIVER;
+	conn->observers[ROLE_SERVER] = OBSERVER_SENDER;
+	return 1;
 }
 
 static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
@@ -285,44 +459,54 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 	struct end_key client = { .snd_nxt = ctx->rcv_nxt, .rcv_nxt = ctx->snd_nxt };
 	struct counters *count = this_cpu_counters();
 	struct sock *sk = kernel_cast(struct sock, socket_of(ctx));
+	const struct settings *conf = current_settings();
 	struct handshake *shake;
 	struct connection *conn;
 	struct end *server;
-	__u32 workload;
+	__u32 workload, obstacle;
+	int blocking = 1, member;
 	__u64 id = 0;
 
 	shake = bpf_map_lookup_elem(&handshakes, &client);
-	if (shake)
+	if (shake) {
 		id = shake->connection;
+		blocking = shake->blocking;
+	}
 	bpf_map_delete_elem(&handshakes, &client);
 	workload = workload_of(sk);
-	if (!workload || !count)
+	if (!workload || !count || !conf)
 		return 0;
 	conn = id ? bpf_map_lookup_elem(&connections, &id) : NULL;
 	/* The table of handshakes forgets the oldest: what stands in its place is told by its key. */
 	if (!conn || conn->ends[ROLE_CLIENT].key.snd_nxt != client.snd_nxt ||
 	    conn->ends[ROLE_CLIENT].key.rcv_nxt != client.rcv_nxt || conn->ends[ROLE_SERVER].cookie)
-		return join_alone(ctx, sk, workload);
+		return join_alone(ctx, sk, workload, blocking);
 
 	server = &conn->ends[ROLE_SERVER];
-	fill_end(ctx, conn, server, workload);
+	fill_end(ctx, server, workload);
+	__sync_fetch_and_add(&conn->open_ends, 1);
+	obstacle = why_server_stays_out(conf, sk, blocking);
 	/* An MPTCP listener, Go's default, makes plain TCP sockets for plain TCP clients: only the child can tell. */
-	if (conn->reason == REASON_NONE && has_ulp(sk)) {
+	if (conn->reason == REASON_NONE && obstacle == REASON_ULP) {
 		conn->leave_ns = bpf_ktime_get_ns();
 		conn->reason = REASON_ULP;
 		count_not_shortcut(REASON_ULP);
 	}
-	if (join(ctx, id, ROLE_SERVER, conn->reason == REASON_NONE) ||
-	    (conn->reason == REASON_NONE && enrol(ctx, id, server))) {
+	member = conn->reason == REASON_NONE || choose_observers(ctx, conn, id, obstacle);
+	if (join(ctx, id, ROLE_SERVER, member) || (member && enrol(ctx, id, conn, ROLE_SERVER))) {
 		conn->leave_ns = bpf_ktime_get_ns();
-		conn->reason = REASON_HELPER_FAILED;
-		count_not_shortcut(REASON_HELPER_FAILED);
+		if (conn->reason == REASON_NONE) {
+			conn->reason = REASON_HELPER_FAILED;
+			count_not_shortcut(REASON_HELPER_FAILED);
+		}
 		if (!(server->flags & END_ENROLLED))
-			close_end(conn, server, id);
+			close_end(conn, server, id, ctx);
 		return 0;
 	}
 	if (conn->reason == REASON_NONE)
 		count->shortcut_connections_opened++;
+	if (member)
+		join_reading(ctx, id);
 	WRITE_ONCE(server->sock, (__u64)sk);
 	return 0;
 }
@@ -364,6 +548,9 @@ static __noinline int on_close(struct bpf_sock_ops *ctx)
 	count->shortcut_bytes += end->shortcut_bytes;
 	count->carrier_switches += end->switches;
 	count->tcp_bytes += tcp_bytes_of(conn, role, tcp);
-	close_end(conn, end, id);
+	end->sent_bytes = end->shortcut_bytes + tcp->bytes_sent - tcp->bytes_retrans;
+	if (!conn->ends[role ^ 1].workload)
+		conn->ends[role ^ 1].sent_bytes = tcp->bytes_received;
+	close_end(conn, end, id, ctx);
 	return 0;
 }

@@ -88,9 +88,10 @@ static long inspect_connection(void *map, __u64 *id, struct connection *conn, st
 	inspect_end(result, *id, conn, ROLE_CLIENT);
 	inspect_end(result, *id, conn, ROLE_SERVER);
 	/* Sockets that closed while nothing was attached to their cgroup said no word of it. */
-	if (conn->seen_ns != result->now) {
+	if (conn->seen_ns != result->now && READ_ONCE(conn->open_ends)) {
 		forget_reception(&conn->ends[ROLE_CLIENT]);
 		forget_reception(&conn->ends[ROLE_SERVER]);
+		close_reading(*id, 1);
 		bpf_map_delete_elem(map, id);
 	}
 	return 0;

@@ -9,7 +9,8 @@
  */
 #pragma once
 
-#include "mesh/telemetry.h"
+#include "mesh/observe.h"
+#include "shared/kernel.h"
 
 struct cut {
 	struct __sk_buff *skb;
@@ -67,6 +68,25 @@ static __noinline int break_off(struct reception *reception)
 	return 0;
 }
 
+/* What no sender hook has seen: `size` bytes of the peer's. */
+static __always_inline void read_received(struct __sk_buff *skb, const struct reception *reception, __u32 size)
+{
+	__u64 id = reception->connection;
+	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
+	__u32 role = (reception->role ^ 1) & 1;
+	struct scratch *scratch;
+
+	if (!reading || reading->off)
+		return;
+	scratch = acquire_scratch();
+	if (!scratch) {
+		stop_reading(reading, REASON_NO_SCRATCH);
+		return;
+	}
+	read_message(reading, scratch, role, size, skb, fetch_skb, edit_skb);
+	release_scratch(scratch);
+}
+
 /* The receiver hook: one segment, or several that were joined, under the receiver's lock. */
 static __always_inline int receive_segment(struct __sk_buff *skb)
 {
@@ -84,6 +104,8 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 	overlap = reception->next_seq - segment->seq;
 	if (likely((__s32)overlap <= 0)) {
 		reception->next_seq = segment->seq + len;
+		if (reception->reads)
+			read_received(skb, reception, len);
 		return SK_PASS;
 	}
 #ifdef ZH_BREAK_OVERLAP
@@ -95,6 +117,10 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 		break_off(reception);
 		return SK_DROP;
 	}
+	if (overlap == len)
+		return SK_DROP;
 	reception->next_seq += len - overlap;
-	return overlap == len ? SK_DROP : SK_PASS;
+	if (reception->reads)
+		read_received(skb, reception, len - overlap);
+	return SK_PASS;
 }

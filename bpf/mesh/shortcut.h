@@ -13,6 +13,7 @@
 #pragma once
 
 #include "mesh/connection.h"
+#include "mesh/sent.h"
 
 #define SOL_SOCKET 1
 #define SO_RCVBUF 8
@@ -70,7 +71,7 @@ static __always_inline int keeps_order_and_room(const struct sock *sender, const
 /* Orders `leave_ns` against `announced`: who leaves sees every sender that did not see it leave. */
 static __always_inline void stop(struct connection *conn, __u32 reason, __u64 since)
 {
-	if (__sync_val_compare_and_swap(&conn->leave_ns, 0, since))
+	if (__sync_val_compare_and_swap(&conn->leave_ns, 0, since) || conn->reason != REASON_NONE)
 		return;
 	conn->reason = reason;
 	count_not_shortcut(reason);
@@ -150,8 +151,13 @@ static __noinline int decide_again(struct connection *conn)
 	conn->generation = conf->generation;
 	conn->protocol = declared_protocol(conn->ends[ROLE_SERVER].workload, conn->server_port);
 	reason = decide(conn);
-	if (reason != REASON_NONE)
+	if (reason == REASON_DISABLED && is_read(conn)) {
+		/* It goes by TCP from now on, and is read all the same. */
+		conn->reason = reason;
+		count_not_shortcut(reason);
+	} else if (reason != REASON_NONE) {
 		stop(conn, reason, bpf_ktime_get_ns());
+	}
 	return reason == REASON_NONE;
 }
 
@@ -170,19 +176,23 @@ static __always_inline int may_redirect(struct connection *conn, struct end *me,
 		stop(conn, REASON_DRAINING, conf->draining);
 		return 0;
 	}
-	if (unlikely(conn->generation != (__u32)conf->generation) && !decide_again(conn))
+	if (unlikely(conn->generation != (__u32)conf->generation) && conn->reason == REASON_NONE && !decide_again(conn))
 		return 0;
 	if (!is_nonblocking(sender->sk_socket)) {
 		stop(conn, REASON_READER_BLOCKING, bpf_ktime_get_ns());
 		return 0;
 	}
+	if (conn->reason != REASON_NONE)
+		return 0;
 	if (peer_sent != me->run_peer_bytes) {
 		me->run_peer_bytes = peer_sent;
 		me->run_bytes = 0;
 	}
 	me->run_bytes += size;
 	if (unlikely(me->run_bytes > BULK_RUN_BYTES)) {
-		stop(conn, REASON_BULK, bpf_ktime_get_ns());
+		/* What is read stays: TCP carries until the peer answers. */
+		if (!is_read(conn))
+			stop(conn, REASON_BULK, bpf_ktime_get_ns());
 		return 0;
 	}
 	if (outruns_reader(me, peer))
@@ -232,6 +242,8 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	}
 	kern = bpf_cast_to_kern_ctx(msg);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
+	if (conn->observers[role] == OBSERVER_SENDER && !READ_ONCE(conn->leave_ns))
+		size = read_sent(msg, kern->sk, member->connection, role, size, shortcut);
 	if (shortcut) {
 		/* A target that has just left the map yields SK_DROP: the answer is ignored and TCP carries. */
 		shortcut = bpf_msg_redirect_hash(msg, &sockets, &peer->key, BPF_F_INGRESS) == SK_PASS;

@@ -62,12 +62,15 @@
 #define STREAK_CEILING 63
 #define STREAK_REPEATS 3
 
-/* One header block, HEADERS or PUSH_PROMISE with its CONTINUATIONs, as it is on the wire. Beyond: the engine reads the
- * connection no further, `block_too_large`. A power of two: positions are masked. */
+/* Room for one header block, HEADERS or PUSH_PROMISE with its CONTINUATIONs. A power of two: positions are masked. */
 #define HEADER_BLOCK_SIZE 32768
 
 /* Bytes of a message that the engine looks at in one go; a frame header, and as a rule a header block, fit. */
 #define WINDOW_SIZE 4096
+
+/* A header block as it is on the wire: a window may be added wherever it ends. Beyond: the engine reads the connection
+ * no further, `block_too_large`. */
+#define MAX_BLOCK_SIZE (HEADER_BLOCK_SIZE - WINDOW_SIZE)
 
 /* Of a partial header block that waits for the next write, kept in pieces. */
 #define PIECE_SIZE 512

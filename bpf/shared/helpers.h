@@ -127,12 +127,18 @@ static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static __u32 (*const bpf_get_prandom_u32)(void) = (void *)7;
 static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;
+static long (*const bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 size,
+					 __u64 flags) = (void *)9;
+static long (*const bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 size) = (void *)26;
 static __u64 (*const bpf_get_socket_cookie)(void *context) = (void *)46;
 static long (*const bpf_setsockopt)(void *context, int level, int name, void *value, int length) = (void *)49;
 static long (*const bpf_sock_ops_cb_flags_set)(struct bpf_sock_ops *context, int flags) = (void *)59;
 static long (*const bpf_sock_hash_update)(struct bpf_sock_ops *context, void *map, void *key, __u64 flags) = (void *)70;
 static long (*const bpf_msg_redirect_hash)(struct sk_msg_md *message, void *map, void *key, __u64 flags) = (void *)71;
+static long (*const bpf_msg_apply_bytes)(struct sk_msg_md *message, __u32 bytes) = (void *)61;
+static long (*const bpf_msg_pull_data)(struct sk_msg_md *message, __u32 start, __u32 end, __u64 flags) = (void *)63;
 static long (*const bpf_skb_adjust_room)(struct __sk_buff *skb, int difference, __u32 mode, __u64 flags) = (void *)50;
 static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static long (*const bpf_probe_read_kernel)(void *destination, __u32 size, const void *address) = (void *)113;
@@ -149,3 +155,13 @@ extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
 
 /* Keeps the compiler from seeing through a value, so that it cannot merge or reorder what the verifier must see. */
 #define opaque(value) __asm__ volatile("" : "+r"(value))
+
+/* A load that the compiler can neither merge with another nor compute the address of: the verifier refuses both. */
+#define context_u32(context, member)                                                                                  \
+	({                                                                                                            \
+		__u32 __value;                                                                                        \
+		__asm__ volatile("%[value] = *(u32 *)(%[base] + %[offset])"                                           \
+				 : [value] "=r"(__value)                                                              \
+				 : [base] "r"(context), [offset] "i"(__builtin_offsetof(typeof(*(context)), member)));     \
+		__value;                                                                                              \
+	})

@@ -80,6 +80,8 @@ struct sock {
 		int len;
 	} sk_backlog;
 	int sk_rcvbuf;
+	int sk_sndbuf;
+	int sk_wmem_queued;
 	void *sk_user_data;
 	struct socket *sk_socket;
 	__u8 sk_shutdown;

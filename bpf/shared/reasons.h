@@ -40,6 +40,8 @@ enum reason {
 	REASON_HPACK_HUFFMAN = 29,	/* a wrong code, EOS, or padding that is longer than 7 bits or not all ones */
 	REASON_HPACK_TABLE_SIZE = 30,	/* a size update beyond what was announced, or not at the block's beginning */
 	REASON_GRPC_FLAG = 31,		/* a message prefix whose first byte is neither 0 nor 1: only its call is affected */
+	REASON_UNSEEN = 32,		/* bytes went out that the sender hook was not shown */
+	REASON_NO_SCRATCH = 33,		/* more hooks at work on one CPU than there is scratch memory for */
 	REASON_MAX
 };
 
@@ -52,5 +54,9 @@ enum helper {
 	HELPER_MSG_REDIRECT_HASH = 5,
 	HELPER_SETSOCKOPT = 6,
 	HELPER_SKB_ADJUST_ROOM = 7,
+	HELPER_MSG_PULL_DATA = 8,
+	HELPER_SKB_LOAD_BYTES = 9,
+	HELPER_SKB_STORE_BYTES = 10,
+	HELPER_MSG_APPLY_BYTES = 11,
 	HELPER_MAX
 };

@@ -31,6 +31,13 @@ enum speaks {
 	SPEAKS_MAX
 };
 
+/* Which hook runs the engine for a direction: exactly one does, on a connection that is read. */
+enum observer {
+	OBSERVER_NONE = 0,
+	OBSERVER_SENDER = 1,
+	OBSERVER_RECEIVER = 2,
+};
+
 enum role {
 	ROLE_CLIENT = 0,
 	ROLE_SERVER = 1,
@@ -57,7 +64,7 @@ struct end {
 	__u32 workload;	       /* 0: not managed */
 	enum end_flag flags;
 	__u64 shortcut_bytes;  /* sent past TCP */
-	__u64 sent_bytes;      /* sent while enrolled, either way */
+	__u64 sent_bytes;      /* sent while enrolled, either way; once closed: in all */
 	__u64 run_bytes;       /* sent since the peer last sent */
 	__u64 run_peer_bytes;  /* the peer's `sent_bytes` when the run began */
 	__u64 switches;	       /* changes between short-cut and TCP */
@@ -74,7 +81,8 @@ struct connection {
 	struct end ends[2];    /* by enum role */
 	__u64 leave_ns;	       /* when it stopped short-cutting, 0: it has not */
 	__u32 generation;      /* of the configuration by which it was decided; its low half */
-	__u32 broken;	       /* an end's stream could not go on (REASON_OVERLAP): no byte may pass any more */
+	__u16 broken;	       /* an end's stream could not go on (REASON_OVERLAP): no byte may pass any more */
+	__u8 observers[2];     /* enum observer, by the role of the sender */
 	__u64 seen_ns;	       /* the last inspection that found one of its sockets */
 	__u32 open_ends;
 	enum reason reason;    /* REASON_NONE: short-cut */
@@ -96,7 +104,9 @@ struct membership {
 struct reception {
 	__u64 connection;
 	__u32 next_seq; /* sequence number of the byte after the last that the receiver hook has passed on */
-	__u32 broken;	/* an overlap could not be cut off: nothing more is passed on */
+	__u16 broken;	/* an overlap could not be cut off: nothing more is passed on */
+	__u8 role;	/* of this end */
+	__u8 reads;	/* the engine reads here what comes: no sender hook has */
 };
 
 /* A SYN that reached a managed listener; keyed by the client's end. */

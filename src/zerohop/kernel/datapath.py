@@ -47,7 +47,7 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
 GROWING: Final = frozenset({"settings"})
 PER_CPU: Final = frozenset({"counters", "series", "tcp_series", "flow_counts"})
 # Of these every CPU has a part of its own, of as many entries as the object says.
-BY_CPU: Final = ("flows",)
+BY_CPU: Final = ("flows", "scratches")
 PROGRAMS: Final = ("zerohop_sockops", "zerohop_sender", "zerohop_receiver", "zerohop_inspect", "zerohop_options")
 
 
@@ -172,6 +172,9 @@ class DataPath:
         buckets.duration_ns[:] = DURATION_NS
         buckets.bytes[:] = SIZE_BYTES
         self.maps["buckets"].put(ctypes.c_uint32(0), buckets)
+        # The overflow row: always there, so that a call is counted even when no other can be made.
+        row = (self.layouts.struct("series") * possible_cpus())()
+        self.maps["series"].put(self.layouts.struct("series_key")(), row)
 
     @classmethod
     def open(cls, instance: str) -> DataPath:

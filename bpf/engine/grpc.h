@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * gRPC messages in the DATA of one stream and direction: each has a prefix of a flag and its length (gRPC over HTTP/2,
+ * Length-Prefixed-Message), and both may lie across frames and writes.
+ */
+#pragma once
+
+#include "engine/http2.h"
+
+#define GRPC_PREFIX_SIZE 5
+
+/* One direction of a call. */
+struct grpc_stream {
+	__u64 bytes;	    /* of DATA, without padding */
+	__u32 remaining;    /* of the message in hand */
+	__u32 messages;	    /* of which the prefix was there */
+	__u32 prefix;	    /* what has come of the length */
+	__u8 prefix_count;  /* bytes of the prefix that have come */
+	__u8 opaque;	    /* not gRPC, or not any more: bytes only */
+	__u8 compressed;    /* a message was */
+	__u8 malformed;	    /* REASON_GRPC_FLAG */
+};
+
+/* Opaque bytes that are certain to come next in this direction, whatever they are. */
+ENGINE_INLINE __u32 grpc_opaque(const struct http2_direction *dir, const struct grpc_stream *stream)
+{
+	if (dir->state == HTTP2_SKIP)
+		return dir->remaining;
+	if (dir->state != HTTP2_DATA)
+		return 0;
+	if (!stream || stream->opaque)
+		return dir->remaining;
+	return stream->remaining < dir->remaining ? stream->remaining : dir->remaining;
+}
+
+/* Takes in one byte of a prefix. */
+ENGINE_INLINE void grpc_prefix(struct grpc_stream *stream, __u32 byte)
+{
+	if (!stream->prefix_count) {
+		stream->prefix = 0;
+		stream->prefix_count = 1;
+		if (byte == 1)
+			stream->compressed = 1;
+		if (byte > 1) {
+			stream->malformed = 1;
+			stream->opaque = 1;
+		}
+		return;
+	}
+	stream->prefix = stream->prefix << 8 | byte;
+	if (++stream->prefix_count == GRPC_PREFIX_SIZE) {
+		stream->prefix_count = 0;
+		stream->remaining = stream->prefix;
+		stream->messages++;
+	}
+}
+
+/*
+ * Takes in the DATA that stands at the position, one message's rest or prefix at a time. Returns EVENT_NONE (call again
+ * while the frame has bytes), EVENT_MORE, EVENT_END.
+ */
+ENGINE_GLOBAL int grpc_data(struct http2_direction *dir, struct http2_pass *pass, struct grpc_stream *stream)
+{
+	__u32 left, part;
+
+	if (!dir || !pass || !stream)
+		return EVENT_END;
+	left = pass->size - pass->position;
+	if (!left)
+		return EVENT_END;
+	part = grpc_opaque(dir, stream);
+	if (part) {
+		if (part > left)
+			part = left;
+		if (!stream->opaque)
+			stream->remaining -= part;
+	} else {
+		part = http2_available(pass);
+		if (!part)
+			return http2_more(pass, GRPC_PREFIX_SIZE);
+		part = 1;
+		grpc_prefix(stream, pass->block.bytes[http2_at(pass)]);
+	}
+	stream->bytes += part;
+	http2_take(dir, pass, part);
+	return EVENT_NONE;
+}

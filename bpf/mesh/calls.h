@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Calls of a connection: begun by a request's header block, ended by the response's end or by a reset. */
+#pragma once
+
+#include "mesh/methods.h"
+#include "mesh/rows.h"
+
+static __always_inline struct call *find_call(struct reading *reading, __u32 stream)
+{
+	struct call *call = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
+	struct call_key key = { .connection = reading->id, .stream = stream };
+
+	if (likely(call->stream == stream))
+		return call;
+	if (!READ_ONCE(reading->spilled))
+		return NULL;
+	return bpf_map_lookup_elem(&calls, &key);
+}
+
+/* Both directions may be done with a call at one time: whoever finds it there removes it. */
+static __always_inline void remove_call(struct reading *reading, struct call *call)
+{
+	struct call_key key = { .connection = reading->id, .stream = call->stream };
+
+	if (!call->spilled)
+		WRITE_ONCE(call->stream, 0);
+	else if (!bpf_map_delete_elem(&calls, &key))
+		__sync_fetch_and_add(&reading->spilled, -1);
+}
+
+/* A request's first header block: only the hook that reads requests comes here. */
+static __noinline int begin_call(struct reading *reading, struct scratch *scratch, __u32 stream)
+{
+	struct call fresh = { .stream = stream }, *slot;
+	struct call_key key = { .stream = stream };
+	__u32 seen;
+
+	if (!reading || !scratch)
+		return 0;
+	seen = scratch->seen;
+	fresh.start_ns = bpf_ktime_get_ns();
+	fresh.grpc = (seen >> NAME_CONTENT_TYPE & 1) && scratch->values[NAME_CONTENT_TYPE] == 1;
+	if (!fresh.grpc) {
+		fresh.halves[ROLE_CLIENT].opaque = 1;
+		fresh.halves[ROLE_SERVER].opaque = 1;
+	} else if (seen >> NAME_PATH & 1) {
+		fresh.method = scratch->values[NAME_PATH];
+		if (fresh.method == VALUE_UNRESOLVED) {
+			/* Without a length it stands for a path that came with no gRPC call: nobody kept it. */
+			fresh.method = method_number(scratch, reading->destination, scratch->pass.block.path_length);
+			hpack_remember(&reading->directions[ROLE_CLIENT].table, scratch->pass.block.path_entry,
+				       fresh.method);
+		}
+	}
+	if (seen >> NAME_GRPC_TIMEOUT & 1)
+		fresh.timeout = scratch->values[NAME_GRPC_TIMEOUT];
+	if (stream > reading->last_stream)
+		reading->last_stream = stream;
+	slot = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
+	if (!slot->stream) {
+		*slot = fresh;
+	} else {
+		fresh.spilled = 1;
+		key.connection = reading->id;
+		if (bpf_map_update_elem(&calls, &key, &fresh, BPF_NOEXIST)) {
+			count_error(HELPER_MAP_UPDATE);
+			return 0;
+		}
+		__sync_fetch_and_add(&reading->spilled, 1);
+	}
+	count_start(reading, &fresh);
+	return 0;
+}
+
+/* One direction of a call has ended. Its record stays until the other has too. */
+static __always_inline void end_half(struct reading *reading, struct call *call, __u32 role)
+{
+	if (role == ROLE_CLIENT) {
+		call->request_ended = 1;
+		if (call->response_ended)
+			remove_call(reading, call);
+		return;
+	}
+	finish_call(reading, call, ENDING_COMPLETE, 0);
+	call->response_ended = 1;
+	if (call->request_ended)
+		remove_call(reading, call);
+}
+
+/* A whole header block of a stream, decoded into the scratch. */
+__noinline int on_headers(struct reading *reading, struct scratch *scratch, __u32 role)
+{
+	struct call *call;
+	__u32 stream, seen, status;
+
+	if (!reading || !scratch)
+		return 0;
+	role &= 1;
+	stream = scratch->pass.stream;
+	seen = scratch->seen;
+	call = find_call(reading, stream);
+	if (role == ROLE_CLIENT) {
+		if (!call && (stream & 1) && stream > reading->last_stream) {
+			begin_call(reading, scratch, stream);
+			call = find_call(reading, stream);
+		}
+		if (call && (scratch->pass.flags & FLAG_END_STREAM))
+			end_half(reading, call, role);
+		return 0;
+	}
+	if (!call)
+		return 0;
+	if (seen >> NAME_STATUS & 1) {
+		status = scratch->values[NAME_STATUS];
+		if (status >= 200 || status == 0)
+			call->http_status = status;
+	}
+	if (seen >> NAME_GRPC_STATUS & 1)
+		call->grpc_status = scratch->values[NAME_GRPC_STATUS] + 1;
+	if (scratch->pass.flags & FLAG_END_STREAM)
+		end_half(reading, call, role);
+	return 0;
+}
+
+/* DATA at the position of the pass. */
+__noinline int on_data(struct reading *reading, struct scratch *scratch, __u32 role)
+{
+	struct http2_direction *dir;
+	struct grpc_stream unknown = { .opaque = 1 };
+	struct call *call;
+	int event;
+
+	if (!reading || !scratch)
+		return EVENT_END;
+	role &= 1;
+	dir = &reading->directions[role];
+	call = find_call(reading, dir->stream);
+	while (dir->remaining) {
+		event = grpc_data(dir, &scratch->pass, call ? &call->halves[role] : &unknown);
+		if (event != EVENT_NONE)
+			return event;
+		if (dir->remaining)
+			return EVENT_NONE;
+	}
+	http2_finish_payload(dir);
+	if (call && (dir->flags & FLAG_END_STREAM))
+		end_half(reading, call, role);
+	return EVENT_NONE;
+}
+
+__noinline int on_reset(struct reading *reading, struct scratch *scratch, __u32 role)
+{
+	struct counters *count = this_cpu_counters();
+	struct call *call;
+
+	if (!reading || !scratch || !count)
+		return 0;
+	count->resets++;
+	call = find_call(reading, scratch->pass.stream);
+	if (!call)
+		return 0;
+	finish_call(reading, call, role == ROLE_CLIENT ? ENDING_CLIENT_RESET : ENDING_SERVER_RESET,
+		    scratch->pass.code);
+	remove_call(reading, call);
+	return 0;
+}

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* One pass of the engine over one message: what both hooks have in common. */
+#pragma once
+
+#include "mesh/calls.h"
+
+/* Of a message that is looked at: enough for a call's headers and the beginning of its message. */
+#define LOOK_SIZE 128
+
+/* More steps than the longest message can need, a frame header and a payload each. */
+#define MAX_STEPS (1 << 20)
+
+/* Moves a partial header block from the assembly to its pieces, or back. Returns 0, or -1 when a piece is missing. */
+__noinline int move_pieces(struct scratch *scratch, __u64 id, __u32 role, __u32 length, int keep)
+{
+	struct piece_key key = { .connection = id, .role = role };
+	__u32 i;
+
+	if (!scratch)
+		return -1;
+	loop_below (i, HEADER_BLOCK_SIZE / PIECE_SIZE) {
+		struct piece *piece, *part;
+
+		if (i * PIECE_SIZE >= length)
+			break;
+		key.index = i;
+		part = (struct piece *)&scratch->pass.block.bytes[ASSEMBLY + (i & (HEADER_BLOCK_SIZE / PIECE_SIZE - 1)) *
+										    PIECE_SIZE];
+		if (keep) {
+			if (bpf_map_update_elem(&pieces, &key, part, BPF_ANY)) {
+				count_error(HELPER_MAP_UPDATE);
+				return -1;
+			}
+			continue;
+		}
+		piece = bpf_map_lookup_elem(&pieces, &key);
+		if (!piece)
+			return -1;
+		copy_bytes(part, PIECE_SIZE, piece);
+	}
+	return 0;
+}
+
+static __noinline int drop_pieces(__u64 id, __u32 role, __u32 length)
+{
+	struct piece_key key = { .connection = id, .role = role };
+	__u32 i;
+
+	loop_below (i, HEADER_BLOCK_SIZE / PIECE_SIZE) {
+		if (i * PIECE_SIZE >= length)
+			break;
+		key.index = i;
+		bpf_map_delete_elem(&pieces, &key);
+	}
+	return 0;
+}
+
+/* Decodes the header block of the pass. Returns 0, or a negated reason. */
+__noinline int decode_block(struct http2_direction *dir, struct scratch *scratch)
+{
+	struct hpack_block *block;
+	__u32 i;
+	int result;
+
+	if (!dir || !scratch)
+		return -REASON_HPACK_TRUNCATED;
+	block = &scratch->pass.block;
+	block->fields = 0;
+	block->path_length = 0;
+	block->path_entry = 0;
+	scratch->seen = 0;
+	loop_below (i, HEADER_BLOCK_SIZE + 1) {
+		result = hpack_next(&dir->table, block);
+		if (result <= 0)
+			return result;
+		if (block->form == FORM_SIZE_UPDATE || block->name == NAME_OTHER)
+			continue;
+		scratch->values[block->name & 15] = block->value;
+		scratch->seen |= 1U << (block->name & 15);
+	}
+	return 0;
+}
+
+/* Acts on what http2_step met. Returns an event that the caller has to see to, or a negated reason. */
+__noinline int on_event(struct reading *reading, struct scratch *scratch, __u32 role, int event)
+{
+	struct counters *count = this_cpu_counters();
+	int reason;
+
+	if (!reading || !scratch || !count)
+		return EVENT_END;
+	role &= 1;
+	switch (event) {
+	case EVENT_DATA:
+		return on_data(reading, scratch, role);
+	case EVENT_HEADERS:
+	case EVENT_PROMISE:
+		reason = decode_block(&reading->directions[role], scratch);
+		if (reason)
+			return reason;
+		if (event == EVENT_HEADERS)
+			on_headers(reading, scratch, role);
+		return EVENT_NONE;
+	case EVENT_RESET:
+		on_reset(reading, scratch, role);
+		return EVENT_NONE;
+	case EVENT_GOAWAY:
+		count->goaways++;
+		return EVENT_NONE;
+	}
+	return event;
+}
+
+/* Makes the scratch ready for a message of `size` bytes. 0, or a reason. */
+static __always_inline int begin_pass(struct reading *reading, struct scratch *scratch, __u32 role,
+				      __u32 size)
+{
+	struct http2_direction *dir = &reading->directions[role];
+	struct http2_pass *pass = &scratch->pass;
+
+	pass->size = size;
+	pass->position = 0;
+	pass->start = 0;
+	pass->filled = 0;
+	scratch->base = 0;
+	if (unlikely(dir->block_length) && move_pieces(scratch, reading->id, role, dir->block_length, 0))
+		return REASON_HELPER_FAILED;
+	return 0;
+}
+
+/* After the last step: keeps what has come of a header block, forgets the pieces of one that is whole. */
+static __always_inline int end_pass(struct reading *reading, struct scratch *scratch, __u32 role,
+				    __u32 before)
+{
+	__u32 length = reading->directions[role].block_length;
+
+	if (unlikely(before > length))
+		drop_pieces(reading->id, role, before);
+	if (unlikely(length != before) && length && move_pieces(scratch, reading->id, role, length, 1))
+		return REASON_HELPER_FAILED;
+	return 0;
+}
+
+/* The direction turned out not to be HTTP/2, or was malformed. */
+static __always_inline void give_up(struct reading *reading, __u32 role, __u32 reason)
+{
+	if (reason == REASON_HTTP1)
+		recognise(reading, SPEAKS_HTTP1);
+	else if (reason == REASON_TLS)
+		recognise(reading, SPEAKS_TLS);
+	else if (reason == REASON_NOT_HTTP)
+		recognise(reading, SPEAKS_OTHER);
+	stop_reading(reading, reason);
+}
+
+/*
+ * Reads a message of the direction that `role` sends. `fetch(context, scratch)` fills the window from the position on,
+ * `edit(context, scratch)` writes a byte of the message; both return 0, or -1.
+ */
+#define read_message(reading, scratch, role, size, context, fetch, edit)                                          \
+	({                                                                                                            \
+		struct http2_direction *__dir = &(reading)->directions[role];                                         \
+		__u32 __before = __dir->block_length, __i;                                                            \
+		int __event = -begin_pass(reading, scratch, role, size);                                          \
+		loop_below (__i, MAX_STEPS) {                                                                         \
+			if (__event < 0)                                                                              \
+				break;                                                                                \
+			__event = http2_step(__dir, &(scratch)->pass);                                                \
+			if (__event > EVENT_MORE && __event != EVENT_EDIT)                                            \
+				__event = on_event(reading, scratch, role, __event);                              \
+			if (__event == EVENT_END)                                                                     \
+				break;                                                                                \
+			if (__event == EVENT_MORE && fetch(context, scratch))                                         \
+				__event = -REASON_HELPER_FAILED;                                                      \
+			if (__event == EVENT_EDIT && edit(context, scratch))                                          \
+				__event = -REASON_HELPER_FAILED;                                                      \
+		}                                                                                                     \
+		if (__event >= 0)                                                                                     \
+			__event = -end_pass(reading, scratch, role, __before);                                    \
+		if (unlikely(__dir->begun && (reading)->speaks == SPEAKS_UNKNOWN && __dir->client))                   \
+			recognise(reading, SPEAKS_HTTP2);                                                             \
+		if (unlikely(__event < 0))                                                                            \
+			give_up(reading, role, -__event);                                                             \
+	})
+
+/* How many bytes the window is to show: what is asked for, some more, and no more than there are. */
+static __always_inline __u32 window_size(const struct http2_pass *pass)
+{
+	__u32 size = pass->want < LOOK_SIZE ? LOOK_SIZE : pass->want;
+
+	return at_most(at_most(size, pass->size - pass->position), WINDOW_SIZE);
+}
+
+/* The sender hook's window: the part of the message that the kernel shows, or makes linear. */
+static __always_inline int fetch_msg(struct sk_msg_md *msg, struct scratch *scratch)
+{
+	struct http2_pass *pass = &scratch->pass;
+	__u32 position = pass->position, count = window_size(pass), offset;
+	long linear = (long)msg->data_end - (long)msg->data;
+
+	offset = position - scratch->base;
+	if (position < scratch->base || offset + count > linear) {
+		if (bpf_msg_pull_data(msg, position, position + count, 0)) {
+			count_error(HELPER_MSG_PULL_DATA);
+			return -1;
+		}
+		scratch->base = position;
+		offset = 0;
+	}
+	if (bpf_probe_read_kernel(pass->block.bytes, count, msg->data + (offset & 0xffff)))
+		return -1;
+	pass->start = position;
+	pass->filled = count;
+	return 0;
+}
+
+static __always_inline int edit_msg(struct sk_msg_md *msg, struct scratch *scratch)
+{
+	__u32 position = scratch->pass.edit_position;
+	__u8 *data;
+
+	if (bpf_msg_pull_data(msg, position, position + 1, 0)) {
+		count_error(HELPER_MSG_PULL_DATA);
+		return -1;
+	}
+	scratch->base = position;
+	data = msg->data;
+	if ((void *)(data + 1) > msg->data_end)
+		return -1;
+	*data = scratch->pass.edit_value;
+	return 0;
+}
+
+/* The receiver hook's. */
+static __always_inline int fetch_skb(struct __sk_buff *skb, struct scratch *scratch)
+{
+	struct http2_pass *pass = &scratch->pass;
+	__u32 position = pass->position, count = window_size(pass);
+
+	engine_opaque(count);
+	if (!count || bpf_skb_load_bytes(skb, position, pass->block.bytes, count)) {
+		count_error(HELPER_SKB_LOAD_BYTES);
+		return -1;
+	}
+	pass->start = position;
+	pass->filled = count;
+	return 0;
+}
+
+static __always_inline int edit_skb(struct __sk_buff *skb, struct scratch *scratch)
+{
+	__u8 value = scratch->pass.edit_value;
+
+	if (bpf_skb_store_bytes(skb, scratch->pass.edit_position, &value, 1, 0)) {
+		count_error(HELPER_SKB_STORE_BYTES);
+		return -1;
+	}
+	return 0;
+}

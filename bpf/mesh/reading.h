@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* What the hooks keep of the connections that the engine reads: no contract with user space. */
+#pragma once
+
+#include "engine/grpc.h"
+#include "mesh/telemetry.h"
+
+/* One request and its response. Each direction writes its own half, by the one hook that reads it. */
+struct call {
+	__u32 stream; /* 0: the slot is free */
+	__u32 method;
+	__u64 start_ns;
+	struct grpc_stream halves[2]; /* by the role of the sender: request, response */
+	__u32 timeout;		      /* grpc-timeout, as header_value packs it; 0: none */
+	__u32 ended;		      /* it has been counted */
+	__u16 http_status;
+	__u8 grpc_status;	      /* as sent, plus one; 0: not yet */
+	__u8 grpc;		      /* content-type of the request */
+	__u8 request_ended;
+	__u8 response_ended;
+	__u8 spilled;		      /* kept in `calls` */
+	__u8 reserved;
+};
+
+struct call_key {
+	__u64 connection;
+	__u32 stream;
+	__u32 reserved;
+};
+
+/* A connection that is read. Only one hook writes each direction. */
+struct reading {
+	__u64 id;			      /* of the connection */
+	struct http2_direction directions[2]; /* by the role of the sender */
+	struct call slots[CALL_SLOTS];	      /* stream identifiers take turns */
+	__u32 next_seq[2];     /* of a sender that is read by its own hook: write_seq once all that was shown is sent */
+	__u32 unsent[2];       /* shown already, and about to be shown again */
+	__u32 last_stream;     /* highest that the client began */
+	__u32 spilled;	       /* calls in `calls` */
+	enum reason off;       /* why it is read no further; REASON_NONE: it is */
+	enum speaks speaks;
+	__u32 source;	       /* workload of the client */
+	__u32 destination;     /* of the server */
+	__u32 service;
+	__u16 source_port;
+	__u16 destination_port;
+	__u8 source_address[16];
+	__u8 destination_address[16];
+	__u8 family;
+	__u8 protocol;
+	__u8 reserved[6];
+};
+
+/* The kernel's allocator rounds up to a page what is one almost: with its overhead it must stay within it. */
+_Static_assert(sizeof(struct reading) <= 4000, "a connection's reading has to fit a page");
+
+struct piece_key {
+	__u64 connection;
+	__u32 role;
+	__u32 index;
+};
+
+struct piece {
+	__u8 bytes[PIECE_SIZE];
+};
+
+/* What a pass needs beside the connection's own state. */
+struct scratch {
+	struct http2_pass pass;
+	__u32 values[16];     /* of the header block just read, by enum hpack_name */
+	__u32 seen;	      /* which of them were there */
+	__u32 busy;
+	__u32 base;	      /* first byte of the message in the linear part that the kernel shows */
+	struct method method; /* to be inserted */
+};
+
+/* Paths are hashed and compared by words. */
+_Static_assert(__builtin_offsetof(struct scratch, pass.block.text) % 8 == 0, "text has to be aligned");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CONNECTIONS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct reading);
+} readings SEC(".maps");
+
+/* Zeros, to be inserted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct reading);
+} blank_readings SEC(".maps");
+
+/* Zeros, to be inserted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct series);
+} blank_series SEC(".maps");
+
+/* Calls that found their slot taken. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CALLS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct call_key);
+	__type(value, struct call);
+} calls SEC(".maps");
+
+/* The beginning of a header block whose rest has not been sent yet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_PIECES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct piece_key);
+	__type(value, struct piece);
+} pieces SEC(".maps");
+
+/* SCRATCHES for each CPU: hooks of process context are interrupted by those of softirq, and may be preempted. */
+#define SCRATCHES 4
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SCRATCHES);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+/* A scratch of this CPU's own until `release`; NULL: all are in use. */
+static __always_inline struct scratch *acquire_scratch(void)
+{
+	__u32 first = bpf_get_smp_processor_id() * SCRATCHES;
+
+	for (__u32 i = 0; i < SCRATCHES; i++) {
+		__u32 index = first + i;
+		struct scratch *scratch = bpf_map_lookup_elem(&scratches, &index);
+
+		if (!scratch)
+			return NULL;
+		if (!__sync_val_compare_and_swap(&scratch->busy, 0, 1))
+			return scratch;
+	}
+	return NULL;
+}
+
+static __always_inline void release_scratch(struct scratch *scratch)
+{
+	WRITE_ONCE(scratch->busy, 0);
+}
+
+/* The connection is read no further: neither direction, and its open calls end when it closes. */
+static __always_inline void stop_reading(struct reading *reading, __u32 reason)
+{
+	struct counters *count = this_cpu_counters();
+
+	if (__sync_val_compare_and_swap((__u32 *)&reading->off, REASON_NONE, reason) != REASON_NONE)
+		return;
+	if (count && reason < REASON_MAX)
+		count->unread[reason]++;
+}
+
+static __always_inline void recognise(struct reading *reading, __u32 speaks)
+{
+	struct counters *count = this_cpu_counters();
+
+	if (__sync_val_compare_and_swap((__u32 *)&reading->speaks, SPEAKS_UNKNOWN, speaks) != SPEAKS_UNKNOWN)
+		return;
+	if (count && speaks < SPEAKS_MAX)
+		count->recognised[speaks]++;
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Telemetry of calls: rows of counters and records of single ones. */
+#pragma once
+
+#include "mesh/reading.h"
+
+#define GRPC_OK 0
+#define GRPC_CANCELLED 1
+#define GRPC_UNKNOWN 2
+#define GRPC_DEADLINE_EXCEEDED 4
+#define GRPC_PERMISSION_DENIED 7
+#define GRPC_RESOURCE_EXHAUSTED 8
+#define GRPC_INTERNAL 13
+#define GRPC_UNAVAILABLE 14
+
+/* RFC 9113 section 7. */
+#define REFUSED_STREAM 0x7
+#define CANCEL 0x8
+#define ENHANCE_YOUR_CALM 0xb
+#define INADEQUATE_SECURITY 0xc
+
+/* A client's timer may fire a little before the deadline that it announced: C-core announces it rounded up. */
+#define DEADLINE_TOLERANCE_NS 2000000ULL
+#define DEADLINE_TOLERANCE_SHARE 64
+
+/* The status that a caller sees when its stream is reset (gRPC over HTTP/2, "Errors"). */
+static __always_inline __u32 status_of_reset(__u32 code)
+{
+	switch (code) {
+	case REFUSED_STREAM:
+		return GRPC_UNAVAILABLE;
+	case CANCEL:
+		return GRPC_CANCELLED;
+	case ENHANCE_YOUR_CALM:
+		return GRPC_RESOURCE_EXHAUSTED;
+	case INADEQUATE_SECURITY:
+		return GRPC_PERMISSION_DENIED;
+	}
+	return GRPC_INTERNAL;
+}
+
+/* grpc-timeout as header_value packs it; 0: none, or longer than anybody waits. */
+static __always_inline __u64 timeout_ns(__u32 packed)
+{
+	__u64 number = packed >> 3;
+
+	switch (packed & 7) {
+	case 1:
+		return number * 3600000000000ULL;
+	case 2:
+		return number * 60000000000ULL;
+	case 3:
+		return number * 1000000000ULL;
+	case 4:
+		return number * 1000000ULL;
+	case 5:
+		return number * 1000ULL;
+	case 6:
+		return number;
+	}
+	return 0;
+}
+
+static __always_inline int is_past_deadline(const struct call *call, __u64 elapsed)
+{
+	__u64 timeout = timeout_ns(call->timeout);
+
+	return call->timeout && elapsed + DEADLINE_TOLERANCE_NS + timeout / DEADLINE_TOLERANCE_SHARE >= timeout;
+}
+
+/* The first bound that is not below the value; bounds ascend. */
+#define bucket_of(bounds, count, value)                                                                               \
+	({                                                                                                            \
+		__u32 __index = 0;                                                                                    \
+		for (__u32 __step = 32; __step; __step /= 2) {                                                        \
+			__u32 __next = __index + __step;                                                              \
+			if (__next <= (count) && (value) > (bounds)[__next - 1])                                      \
+				__index = __next;                                                                     \
+		}                                                                                                     \
+		__index;                                                                                              \
+	})
+
+/* The row, made when it is not there; the row of zeros when there is no room. */
+static __noinline struct series *row_of(struct series_key *key)
+{
+	struct series *row = bpf_map_lookup_elem(&series, key), *blank;
+	struct series_key overflow = {};
+	struct counters *count;
+	__u32 zero = 0;
+
+	if (likely(row))
+		return row;
+	blank = bpf_map_lookup_elem(&blank_series, &zero);
+	if (!blank)
+		return NULL;
+	bpf_map_update_elem(&series, key, blank, BPF_NOEXIST);
+	row = bpf_map_lookup_elem(&series, key);
+	if (row)
+		return row;
+	count = this_cpu_counters();
+	if (count)
+		count->overflows++;
+	return bpf_map_lookup_elem(&series, &overflow);
+}
+
+static __always_inline void add_row(const struct call *call, struct series_key *key, __u64 elapsed)
+{
+	const struct grpc_stream *request = &call->halves[ROLE_CLIENT], *response = &call->halves[ROLE_SERVER];
+	__u32 zero = 0, index;
+	const struct buckets *bounds = bpf_map_lookup_elem(&buckets, &zero);
+	struct series *row = row_of(key);
+
+	if (!row || !bounds)
+		return;
+	row->calls++;
+	row->duration_ns += elapsed;
+	row->request_bytes += request->bytes;
+	row->response_bytes += response->bytes;
+	row->request_messages += request->messages;
+	row->response_messages += response->messages;
+	index = bucket_of(bounds->duration_ns, DURATION_BUCKETS - 1, elapsed);
+	if (index < DURATION_BUCKETS)
+		row->durations[index]++;
+	index = bucket_of(bounds->bytes, SIZE_BUCKETS - 1, request->bytes);
+	if (index < SIZE_BUCKETS)
+		row->request_sizes[index]++;
+	index = bucket_of(bounds->bytes, SIZE_BUCKETS - 1, response->bytes);
+	if (index < SIZE_BUCKETS)
+		row->response_sizes[index]++;
+}
+
+/* A record of this CPU's own to fill, and its sequence number to publish it by; NULL: none is wanted. */
+static __always_inline struct flow *next_flow(__u64 *sequence)
+{
+	const struct settings *conf = current_settings();
+	__u32 zero = 0, index, sampling;
+	struct flow *flow;
+	__u64 *last;
+
+	if (!conf)
+		return NULL;
+	sampling = conf->flow_sampling;
+	if (!sampling || (sampling > 1 && bpf_get_prandom_u32() % sampling))
+		return NULL;
+	last = bpf_map_lookup_elem(&flow_counts, &zero);
+	if (!last)
+		return NULL;
+	*sequence = __sync_fetch_and_add(last, 1) + 1;
+	index = bpf_get_smp_processor_id() * FLOWS_PER_CPU + ((*sequence - 1) & (FLOWS_PER_CPU - 1));
+	flow = bpf_map_lookup_elem(&flows, &index);
+	if (flow)
+		WRITE_ONCE(flow->sequence, 0);
+	return flow;
+}
+
+static __always_inline void record_call(const struct reading *reading, const struct call *call,
+					const struct series_key *key, __u64 now, __u32 code)
+{
+	__u64 sequence = 0;
+	struct flow *flow = next_flow(&sequence);
+
+	if (!flow)
+		return;
+	flow->end_ns = now;
+	flow->connection = reading->id;
+	flow->latency_ns = now - call->start_ns;
+	flow->request_bytes = call->halves[ROLE_CLIENT].bytes;
+	flow->response_bytes = call->halves[ROLE_SERVER].bytes;
+	flow->request_messages = call->halves[ROLE_CLIENT].messages;
+	flow->response_messages = call->halves[ROLE_SERVER].messages;
+	flow->source = key->source;
+	flow->destination = key->destination;
+	flow->service = key->service;
+	flow->method = key->method;
+	flow->stream = call->stream;
+	flow->reset_code = code;
+	flow->http_status = key->http_status;
+	flow->grpc_status = key->grpc_status;
+	flow->ending = key->ending;
+	flow->protocol = key->protocol;
+	flow->kind = FLOW_CALL;
+	flow->deadline = key->deadline;
+	flow->family = reading->family;
+	flow->source_port = reading->source_port;
+	flow->destination_port = reading->destination_port;
+	flow->reason = REASON_NONE;
+	__builtin_memcpy(flow->source_address, reading->source_address, sizeof(flow->source_address));
+	__builtin_memcpy(flow->destination_address, reading->destination_address, sizeof(flow->destination_address));
+	/* A reader that sees the number sees the rest: an atomic exchange is a full barrier. */
+	__sync_lock_test_and_set(&flow->sequence, sequence);
+}
+
+static __always_inline void key_of(const struct reading *reading, const struct call *call, struct series_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	key->source = reading->source;
+	key->destination = reading->destination;
+	key->service = reading->service;
+	key->method = call->method;
+	key->protocol = call->grpc ? PROTOCOL_GRPC : PROTOCOL_HTTP2;
+}
+
+static __always_inline void count_start(const struct reading *reading, const struct call *call)
+{
+	struct series_key key;
+	struct series *row;
+
+	key_of(reading, call, &key);
+	row = row_of(&key);
+	if (row)
+		row->calls++;
+}
+
+/* Counts the call, once. `code`: of the RST_STREAM. */
+__noinline int finish_call(struct reading *reading, struct call *call, __u32 ending, __u32 code)
+{
+	__u64 now = bpf_ktime_get_ns(), elapsed;
+	struct series_key key;
+	__u32 status = GRPC_STATUS_NONE;
+
+	if (!reading || !call || __sync_val_compare_and_swap(&call->ended, 0, 1))
+		return 0;
+	elapsed = now - call->start_ns;
+	key_of(reading, call, &key);
+	key.ending = ending;
+	key.http_status = call->http_status;
+	if (call->grpc) {
+		if (ending == ENDING_COMPLETE)
+			status = call->grpc_status ? call->grpc_status - 1 : GRPC_UNKNOWN;
+		else if (ending == ENDING_CLIENT_RESET || ending == ENDING_SERVER_RESET)
+			status = status_of_reset(code);
+		else
+			status = GRPC_UNAVAILABLE;
+		if (ending == ENDING_CLIENT_RESET && code == CANCEL && is_past_deadline(call, elapsed))
+			status = GRPC_DEADLINE_EXCEEDED;
+		key.deadline = status == GRPC_DEADLINE_EXCEEDED;
+	}
+	key.grpc_status = status;
+	add_row(call, &key, elapsed);
+	record_call(reading, call, &key, now, code);
+	return 0;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Reading what a member sends, each byte once. What the hook is shown and what TCP then takes are not the same: when the
+ * send buffer is full in the middle of a message, the rest is given back to the program, which sends it again, and the
+ * kernel does not show the next message (tcp_bpf_send_verdict keeps its verdict after an error). So the write sequence
+ * number tells what became of what was shown, and a message that may not fit is taken in pieces of which it does not
+ * matter where they are cut: a single byte, or half of what is opaque.
+ */
+#pragma once
+
+#include "mesh/observe.h"
+#include "shared/kernel.h"
+
+/* What a new segment adds to the send buffer's account beside its bytes, with room for one that is not full. */
+#define SEND_OVERHEAD 16384
+
+/* The half call that the bytes to come belong to; NULL: none, or not DATA. */
+static __always_inline struct grpc_stream *stream_in_hand(struct reading *reading, __u32 role)
+{
+	struct http2_direction *dir = &reading->directions[role];
+	struct call *call;
+
+	if (dir->state != HTTP2_DATA)
+		return NULL;
+	call = find_call(reading, dir->stream);
+	return call ? &call->halves[role] : NULL;
+}
+
+/* `count` bytes went out that were not shown: no matter if all of them were opaque. */
+__noinline int skip_unseen(struct reading *reading, __u32 role, __u32 count)
+{
+	struct http2_direction *dir;
+	struct grpc_stream *stream;
+
+	if (!reading)
+		return 0;
+	role &= 1;
+	dir = &reading->directions[role];
+	stream = stream_in_hand(reading, role);
+	if (grpc_opaque(dir, stream) <= count) {
+		stop_reading(reading, REASON_UNSEEN);
+		return 0;
+	}
+	dir->remaining -= count;
+	if (stream) {
+		stream->bytes += count;
+		if (!stream->opaque)
+			stream->remaining -= count;
+	}
+	return 0;
+}
+
+/* How many bytes of a message that TCP will carry can be read now. */
+__noinline int readable_bytes(struct reading *reading, __u32 role, __u32 size, __u32 room)
+{
+	__u32 opaque;
+
+	if (!reading)
+		return size;
+	if (room / 2 >= size)
+		return size;
+	if (room / 2 >= LOOK_SIZE)
+		return room / 2;
+	role &= 1;
+	opaque = grpc_opaque(&reading->directions[role], stream_in_hand(reading, role)) / 2;
+	if (opaque < 2)
+		return 1;
+	return opaque < size ? opaque : size;
+}
+
+/* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is. */
+static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sock *sk, __u64 id, __u32 role, __u32 size,
+				       int shortcut)
+{
+	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
+	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, shown, room;
+	struct scratch *scratch;
+	__s32 unseen;
+
+	if (!reading || reading->off)
+		return size;
+	unseen = write_seq - reading->next_seq[role];
+	shown = size;
+	if (unlikely(unseen > 0))
+		skip_unseen(reading, role, unseen);
+	if (!shortcut) {
+		room = sk->sk_sndbuf - SEND_OVERHEAD - sk->sk_wmem_queued;
+		if (unlikely((__s32)room < 0))
+			room = 0;
+		if (unlikely(room / 2 < size))
+			shown = readable_bytes(reading, role, size, room);
+	}
+	if (unlikely(unseen < 0)) {
+		/* It was read before and comes again. */
+		if (shown > (__u32)-unseen)
+			shown = -unseen;
+		if (shortcut)
+			reading->next_seq[role] -= shown;
+	} else {
+		scratch = acquire_scratch();
+		if (!scratch) {
+			stop_reading(reading, REASON_NO_SCRATCH);
+			return size;
+		}
+		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg);
+		release_scratch(scratch);
+		reading->next_seq[role] = shortcut ? write_seq : write_seq + shown;
+	}
+	if (unlikely(shown < size) && bpf_msg_apply_bytes(msg, shown))
+		count_error(HELPER_MSG_APPLY_BYTES);
+	return shown;
+}

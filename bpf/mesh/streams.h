@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Telemetry of connections that the engine does not read: bytes, openings, closings. */
+#pragma once
+
+#include "mesh/readings.h"
+
+static __noinline struct tcp_series *tcp_row_of(struct bpf_sock_ops *ctx, const struct connection *conn)
+{
+	struct tcp_series_key key = {
+		.source = conn->ends[ROLE_CLIENT].workload,
+		.destination = conn->ends[ROLE_SERVER].workload,
+		.service = service_of(ctx, conn),
+		.protocol = conn->protocol,
+	};
+	struct tcp_series *row = bpf_map_lookup_elem(&tcp_series, &key), none = {};
+
+	if (row)
+		return row;
+	bpf_map_update_elem(&tcp_series, &key, &none, BPF_NOEXIST);
+	row = bpf_map_lookup_elem(&tcp_series, &key);
+	if (!row)
+		count_error(HELPER_MAP_UPDATE);
+	return row;
+}
+
+static __noinline int count_opened(struct bpf_sock_ops *ctx, struct connection *conn)
+{
+	struct tcp_series *row = conn ? tcp_row_of(ctx, conn) : NULL;
+
+	if (row)
+		row->opened++;
+	return 0;
+}
+
+/* A record of the connection, as its last end sees it. */
+static __always_inline void record_connection(struct bpf_sock_ops *ctx, const struct connection *conn, __u64 id)
+{
+	__u64 sequence = 0;
+	struct flow *flow = next_flow(&sequence);
+	__u32 role = conn->ends[ROLE_CLIENT].cookie == bpf_get_socket_cookie(ctx) ? ROLE_CLIENT : ROLE_SERVER;
+
+	if (!flow)
+		return;
+	__builtin_memset(&flow->end_ns, 0, sizeof(*flow) - __builtin_offsetof(struct flow, end_ns));
+	flow->end_ns = bpf_ktime_get_ns();
+	flow->connection = id;
+	flow->request_bytes = conn->ends[ROLE_CLIENT].sent_bytes;
+	flow->response_bytes = conn->ends[ROLE_SERVER].sent_bytes;
+	flow->source = conn->ends[ROLE_CLIENT].workload;
+	flow->destination = conn->ends[ROLE_SERVER].workload;
+	flow->service = service_of(ctx, conn);
+	flow->grpc_status = GRPC_STATUS_NONE;
+	flow->ending = ENDING_COMPLETE;
+	flow->protocol = conn->protocol;
+	flow->kind = FLOW_CONNECTION;
+	flow->family = conn->family;
+	flow->source_port = conn->client_port;
+	flow->destination_port = conn->server_port;
+	flow->reason = conn->reason;
+	fill_addresses(ctx, flow->source_address, flow->destination_address, role);
+	__sync_lock_test_and_set(&flow->sequence, sequence);
+}
+
+/* The last end has closed. `was_read`: the engine began to read it, so that its opening is not counted yet. */
+static __noinline int count_closed(struct bpf_sock_ops *ctx, struct connection *conn, __u64 id, int was_read)
+{
+	struct tcp_series *row = conn ? tcp_row_of(ctx, conn) : NULL;
+
+	if (!row)
+		return 0;
+	row->opened += was_read;
+	row->closed++;
+	row->sent_bytes += conn->ends[ROLE_CLIENT].sent_bytes;
+	row->received_bytes += conn->ends[ROLE_SERVER].sent_bytes;
+	record_connection(ctx, conn, id);
+	return 0;
+}
