@@ -4,7 +4,7 @@
  * send buffer is full in the middle of a message, the rest is given back to the program, which sends it again, and the
  * kernel does not show the next message (tcp_bpf_send_verdict keeps its verdict after an error). So the write sequence
  * number tells what became of what was shown, and a message that may not fit is taken in pieces of which it does not
- * matter where they are cut: a single byte, or half of what is opaque.
+ * matter where they are cut: a single byte, or a part of what is opaque.
  */
 #pragma once
 
@@ -13,6 +13,9 @@
 
 /* What a new segment adds to the send buffer's account beside its bytes, with room for one that is not full. */
 #define SEND_OVERHEAD 16384
+
+/* Opaque bytes that are taken at a time where they may not fit. */
+#define TIGHT_PIECE 1024
 
 /* The half call that the bytes to come belong to; NULL: none, or not DATA. */
 static __always_inline struct grpc_stream *stream_in_hand(struct reading *reading, __u32 role)
@@ -62,18 +65,23 @@ __noinline int readable_bytes(struct reading *reading, __u32 role, __u32 size, _
 	if (room / 2 >= LOOK_SIZE)
 		return room / 2;
 	role &= 1;
-	opaque = grpc_opaque(&reading->directions[role], stream_in_hand(reading, role)) / 2;
+	/* After an error the kernel passes so much unseen, or more if that fails too: little, and far from the end. */
+	opaque = grpc_opaque(&reading->directions[role], stream_in_hand(reading, role)) / 8;
+	if (opaque > TIGHT_PIECE)
+		opaque = TIGHT_PIECE;
 	if (opaque < 2)
 		return 1;
 	return opaque < size ? opaque : size;
 }
 
 /* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is. */
-static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sock *sk, __u64 id, __u32 role, __u32 size,
+static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_msg *kern, __u64 id, __u32 role,
 				       int shortcut)
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
-	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, shown, room;
+	const struct sock *sk = kern->sk;
+	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, size = msg->size, shown, room, named = 0;
+	int fits = 1;
 	struct scratch *scratch;
 	__s32 unseen;
 
@@ -87,8 +95,10 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sock 
 		room = sk->sk_sndbuf - SEND_OVERHEAD - sk->sk_wmem_queued;
 		if (unlikely((__s32)room < 0))
 			room = 0;
-		if (unlikely(room / 2 < size))
+		if (unlikely(room / 2 < size)) {
 			shown = readable_bytes(reading, role, size, room);
+			fits = shown <= room / 2;
+		}
 	}
 	if (unlikely(unseen < 0)) {
 		/* It was read before and comes again. */
@@ -106,7 +116,13 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sock 
 		release_scratch(scratch);
 		reading->next_seq[role] = shortcut ? write_seq : write_seq + shown;
 	}
-	if (unlikely(shown < size) && bpf_msg_apply_bytes(msg, shown))
+	/*
+	 * A piece that may not fit has its length named, although it is all there is: so much passes unseen after an error,
+	 * else a whole message would. What an earlier piece of this message named still stands, until it is taken back.
+	 */
+	if (unlikely(shown < size || !fits))
+		named = shown;
+	if (unlikely(named != kern->apply_bytes) && bpf_msg_apply_bytes(msg, named))
 		count_error(HELPER_MSG_APPLY_BYTES);
 	return shown;
 }

@@ -243,7 +243,7 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	kern = bpf_cast_to_kern_ctx(msg);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
 	if (conn->observers[role] == OBSERVER_SENDER && !READ_ONCE(conn->leave_ns))
-		size = read_sent(msg, kern->sk, member->connection, role, size, shortcut);
+		size = read_sent(msg, kern, member->connection, role, shortcut);
 	if (shortcut) {
 		/* A target that has just left the map yields SK_DROP: the answer is ignored and TCP carries. */
 		shortcut = bpf_msg_redirect_hash(msg, &sockets, &peer->key, BPF_F_INGRESS) == SK_PASS;

@@ -124,6 +124,7 @@ struct bpf_sock_ops_kern {
 };
 
 struct sk_msg {
+	__u32 apply_bytes;
 	struct sock *sk;
 };
 
