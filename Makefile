@@ -69,7 +69,7 @@ lint: root ## ruff and mypy
 bench: root ## every benchmark, about twelve minutes; BENCH="http2 --rounds 7" for a part
 	$(call install_packages,$(TEST_PACKAGES))
 	@$(MAKE) --silent --no-print-directory $(VENV)/.test
-	@$(BIN)/zerohop bench $(or $(BENCH),pingecho http2 bulk)
+	@$(BIN)/zerohop bench $(or $(BENCH),pingecho http2 grpc bulk)
 
 test-kernels: root ## boots other Debian kernels in emulation and tries the data path on each
 	$(call install_packages,$(KERNEL_PACKAGES))

@@ -24,9 +24,10 @@ from zerohop.bench.network import new_namespace, own_namespace
 from zerohop.bench.plan import Cell, make_plan
 from zerohop.bench.programs import Program
 from zerohop.bench.runner import CellResult, run_plan
-from zerohop.bench.workloads import WORKLOADS
+from zerohop.bench.workloads import WORKLOADS, grpc
 from zerohop.bench.workloads.base import workload_documents
-from zerohop.errors import EXIT_UNSUPPORTED, ZerohopError
+from zerohop.bench.workloads.grpc import Nghttp2Peers
+from zerohop.errors import EXIT_UNSUPPORTED, UnsupportedError, ZerohopError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -34,9 +35,12 @@ ECHO_FIGURES = {"p50_us", "p99_us", "per_second", "cpu_us_per_op"}
 FIGURES = {
     "pingecho": ECHO_FIGURES,
     "http2": ECHO_FIGURES,
+    "grpc": ECHO_FIGURES,
     "bulk": {"per_second", "cpu_us_per_op"},
 }
-CASES = {"pingecho": "24B", "http2": "8x10", "bulk": "128K"}
+ALL_MODES = dict.fromkeys(FIGURES, ("direct", "zerohop")) | {"grpc": ("direct", "shortcut", "engine")}
+STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+CASES = {"pingecho": "24B", "http2": "8x10", "grpc": "8x32", "bulk": "128K"}
 
 
 @dataclass
@@ -103,8 +107,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("modes", [("direct",), ("direct", "zerohop")], ids=",".join)
-@pytest.mark.parametrize("workload", FIGURES)
+@pytest.mark.parametrize(
+    ("workload", "modes"),
+    [(workload, modes) for workload in FIGURES for modes in (("direct",), ALL_MODES[workload])],
+    ids=lambda value: value if isinstance(value, str) else ",".join(value),
+)
 def test_the_json_contract(bench: Bench, workload: str, modes: tuple[str, ...]) -> None:
     rounds = 1 if modes == ("direct",) else 2
     shape = bench.run(
@@ -130,10 +137,26 @@ def test_the_json_contract(bench: Bench, workload: str, modes: tuple[str, ...]) 
             assert not (ECHO_FIGURES - FIGURES[workload]) & measured.keys()
             assert measured["per_second"] > 0
             assert set(measured["tcp"]) == {"timeouts", "retransmits", "pruned"}
-            assert ("shortcut_share" in measured) == (mode == "zerohop")
+            assert ("shortcut_share" in measured) == (mode != "direct")
         for summary in (case["ratio"], case["spread"]):
             assert set(summary) == set(modes) - {"direct"}
             assert all(figures.keys() <= FIGURES[workload] for figures in summary.values())
+
+
+def test_bpf_stats_state_what_a_call_takes_in_the_hooks(bench: Bench) -> None:
+    before = STATS.read_text()
+    shape = bench.run(
+        "grpc", "--case", "1", "--placement", "same", "--topology", "veth", "--rounds", "1", "--bpf-stats"
+    )
+    (case,) = shape["cases"]
+    assert set(case["hooks"]) == {"shortcut", "engine"}
+    for cost in case["hooks"].values():
+        sender = cost["programs"]["zerohop_sender"]
+        # One call at a time: a message there and one back, and what keeps the connection going.
+        assert sender["runs_per_call"] == pytest.approx(2, abs=0.5)
+        assert 0 < sender["ns_per_call"] <= cost["ns_per_call"]
+    assert case["hooks"]["shortcut"]["ns_per_call"] < case["hooks"]["engine"]["ns_per_call"]
+    assert STATS.read_text() == before
 
 
 @pytest.mark.parametrize("modes", ["direct", "direct,zerohop"])
@@ -156,8 +179,26 @@ def test_an_interrupted_bench_leaves_nothing(
     assert output == ""
 
 
+@pytest.mark.parametrize("seconds", [3.0, 7.0])
+def test_several_instances_leave_nothing(bench: Bench, seconds: float) -> None:
+    process = bench.start("grpc", "--case", "50", "--modes", "shortcut,engine", "--topology", "veth", "--bpf-stats")
+    try:
+        process.wait(seconds)
+        errors = process.communicate()[1]
+        if process.returncode == EXIT_UNSUPPORTED:
+            pytest.skip(errors.strip())
+        pytest.fail(f"ended before the signal: {errors}")
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert output == ""
+
+
 class Quiet:
     """Progress that nobody watches."""
+
+    def preparing(self, what: str) -> None: ...
 
     def run_started(self, cell: Cell, mode: str, number: int) -> None: ...
     def cell_done(self, result: CellResult) -> None: ...
@@ -170,6 +211,32 @@ def test_direct_is_never_compared_with_direct(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ZerohopError, match=r"mode zerohop: no connection of pingecho was short-cut.*reasons: \{'"):
         run_plan(plan, Quiet())
     assert leftovers() <= before
+
+
+def test_an_engine_that_sees_nothing_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connections are short-cut, but their port is not declared: figures would look like a free engine."""
+    before = leftovers()
+    monkeypatch.setattr(WORKLOADS["grpc"], "configuration", lambda port: workload_documents(shortcut="Always"))
+    plan = make_plan(workloads=["grpc"], cases=["1"], topologies=["loopback"], placements=["same"], modes=["engine"])
+    try:
+        with pytest.raises(ZerohopError, match=r"mode engine: the client made \d+ calls \(grpc 0\).*counted none"):
+            run_plan(plan, Quiet())
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+    assert leftovers() <= before
+
+
+def test_calls_that_fail_are_no_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """h2load takes any answer with HTTP status 200 for success; the engine knows better."""
+    try:
+        peers = Nghttp2Peers(tmp_path)
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+    monkeypatch.setattr(grpc, "choose_peers", lambda scratch: (peers, peers.versions))
+    monkeypatch.setattr(grpc, "ANSWER_TRAILER", "grpc-status: 14")
+    plan = make_plan(workloads=["grpc"], cases=["1"], topologies=["loopback"], placements=["same"], modes=["engine"])
+    with pytest.raises(ZerohopError, match=r"counted \{'grpc 14': \d+\}"):
+        run_plan(plan, Quiet())
 
 
 def test_a_failing_program_is_quoted() -> None:

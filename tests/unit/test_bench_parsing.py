@@ -14,11 +14,12 @@ from zerohop.bench.counters import (
     cpu_us_per_operation,
     parse_tcp_counters,
 )
+from zerohop.bench.h2load import parse_rate, parse_request_log, parse_requests
 from zerohop.bench.modes.base import Carried
 from zerohop.bench.modes.zerohop import Totals, require_shortcut
 from zerohop.bench.placement import parse_cpu_list
+from zerohop.bench.sockets import count_connections, is_listening
 from zerohop.bench.workloads import WORKLOADS
-from zerohop.bench.workloads.http2 import is_listening, parse_rate, parse_request_log, parse_requests
 from zerohop.errors import ZerohopError
 
 
@@ -102,14 +103,18 @@ def test_h2load_request_log() -> None:
         list(parse_request_log("1700000000000000\t404\t31\n"))
 
 
-def test_listening_socket_in_proc_net_tcp() -> None:
+def test_sockets_of_a_server_in_proc_net_tcp() -> None:
     table = (
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n"
         "   0: 0100007F:46A0 00000000:0000 0A 00000000:00000000 00:00000000 00000000\n"
         "   1: 0100007F:46A1 0100007F:9999 01 00000000:00000000 00:00000000 00000000\n"
+        "   2: 0100007F:46A1 0100007F:9998 01 00000000:00000000 00:00000000 00000000\n"
+        "   3: 0100007F:46A1 0100007F:9997 06 00000000:00000000 00:00000000 00000000\n"
     )
     assert is_listening(table, 0x46A0)
     assert not is_listening(table, 0x46A1)
+    assert count_connections(table, 0x46A0) == 0
+    assert count_connections(table, 0x46A1) == 2
 
 
 def totals(connections: int, shortcut: int, tcp: int, **reasons: int) -> Totals:

@@ -26,16 +26,29 @@ def test_a_default_run_covers_everything() -> None:
         for case in workload.cases
         for topology in ("loopback", "veth")
     }
-    assert plan.modes == ("direct", "zerohop")
+    assert {name: plan.modes(name) for name in plan.workloads} == {
+        "pingecho": ("direct", "zerohop"),
+        "http2": ("direct", "zerohop"),
+        "grpc": ("direct", "shortcut", "engine"),
+        "bulk": ("direct", "zerohop"),
+    }
+    assert not plan.bpf_stats
     assert plan.rounds == 5
     assert {cell.placement for cell in plan.cells} <= {"same", "split"}
 
 
 def test_each_mode_comes_first_in_turn() -> None:
-    plan = make_plan(modes=["direct", "zerohop"])
-    assert plan.order(0) == ("direct", "zerohop")
-    assert plan.order(1) == ("zerohop", "direct")
-    assert plan.order(2) == plan.order(0)
+    plan = make_plan(workloads=["http2", "grpc"], cases=["1x1", "50"], topologies=["veth"], placements=["same"])
+    assert plan.order("http2", 0) == ("direct", "zerohop")
+    assert plan.order("http2", 1) == ("zerohop", "direct")
+    assert plan.order("http2", 2) == plan.order("http2", 0)
+    assert plan.order("grpc", 1) == ("shortcut", "engine", "direct")
+    assert plan.runs == (2 + 3) * plan.rounds
+
+
+def test_chosen_modes_are_those_of_every_workload() -> None:
+    plan = make_plan(modes=["engine", "direct"])
+    assert {plan.modes(name) for name in plan.workloads} == {("engine", "direct")}
 
 
 def test_a_case_chooses_only_its_workload() -> None:
@@ -51,6 +64,8 @@ def test_a_case_chooses_only_its_workload() -> None:
         (["--topology", "ring"], "no such topology"),
         (["--placement", "same,everywhere"], "no such placement: 'everywhere'"),
         (["--modes", "direct,"], "no such mode: ''"),
+        (["pingecho", "--bpf-stats"], "--bpf-stats has nothing to measure"),
+        (["grpc", "--modes", "direct", "--bpf-stats"], "--bpf-stats has nothing to measure"),
         (["--json", "/nowhere/file.json"], "cannot write /nowhere/file.json"),
     ],
 )
@@ -128,7 +143,8 @@ def test_split_needs_two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_the_configuration_makes_the_workload_eligible(name: str) -> None:
     text = WORKLOADS[name].configuration(12345)
-    assert ("appProtocol: http2" in text) == (name == "http2")
-    assert text.count("shortcut: Always") == (0 if name == "http2" else 2)
-    if name == "http2":
+    declared = name in {"http2", "grpc"}
+    assert (f"appProtocol: {name}" in text) == declared
+    assert text.count("shortcut: Always") == (0 if declared else 2)
+    if declared:
         assert "targetPort: 12345" in text

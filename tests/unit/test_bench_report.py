@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from zerohop.bench.account import HookCost, HookTime
 from zerohop.bench.counters import TcpCounters
 from zerohop.bench.modes.base import Carried
 from zerohop.bench.plan import make_plan
@@ -20,7 +22,7 @@ ECHO = {"p50_us": 10.0, "p99_us": 20.0, "per_second": 90000.0, "cpu_us_per_op": 
 
 def result(figures: dict[str, float], *workloads: str, modes: tuple[str, ...] = ("direct", "zerohop")) -> Result:
     plan = make_plan(workloads=workloads, topologies=["veth"], placements=["same"], modes=modes, rounds=3)
-    factors = {"direct": 1.0, "zerohop": 0.8}
+    factors = {"direct": 1.0, "zerohop": 0.8, "shortcut": 0.7, "engine": 0.75}
     cells = []
     for cell in plan.cells:
         runs = {
@@ -29,7 +31,7 @@ def result(figures: dict[str, float], *workloads: str, modes: tuple[str, ...] = 
                     # The machine slows down from round to round; the ratio stays.
                     {key: value * factors[mode] * (1 + number) for key, value in figures.items()},
                     TcpCounters(timeouts=1, retransmits=12345, pruned=123),
-                    Carried(shortcut_bytes=3, tcp_bytes=1) if mode == "zerohop" else None,
+                    None if mode == "direct" else Carried(shortcut_bytes=3, tcp_bytes=1),
                 )
                 for number in range(plan.rounds)
             ]
@@ -62,6 +64,43 @@ def test_a_figure_that_a_workload_does_not_have_is_left_out() -> None:
     for case in shape["cases"]:
         assert case["modes"]["direct"].keys() == {"per_second", "cpu_us_per_op", "tcp"}
         assert case["ratio"]["zerohop"].keys() == {"per_second", "cpu_us_per_op"}
+
+
+COSTS = {
+    "shortcut": HookCost(1000, 5, {"zerohop_sender": HookTime(2000, 240000), "zerohop_receiver": HookTime(0, 0)}),
+    "engine": HookCost(1000, 5, {"zerohop_sender": HookTime(2000, 990000), "zerohop_receiver": HookTime(10, 30000)}),
+}
+
+
+def grpc_result() -> Result:
+    """The longest rows that there are."""
+    measured = result(ECHO, "grpc", modes=("direct", "shortcut", "engine"))
+    return replace(measured, cells=tuple(replace(cell, hook_costs=COSTS) for cell in measured.cells))
+
+
+def test_time_in_the_hooks_is_beside_the_figures() -> None:
+    for case in to_json(grpc_result())["cases"]:
+        assert case["hooks"].keys() == {"shortcut", "engine"}
+        assert case["hooks"]["engine"] == {
+            "calls": 1000,
+            "frames_per_call": 5,
+            "ns_per_call": 1020,
+            "programs": {
+                "zerohop_sender": {"runs_per_call": 2, "ns_per_run": 495, "ns_per_call": 990},
+                "zerohop_receiver": {"runs_per_call": 0.01, "ns_per_run": 3000, "ns_per_call": 30},
+            },
+        }
+    assert "hooks" not in to_json(result(ECHO, "grpc"))["cases"][0]
+
+
+def test_the_engines_share_is_stated_over_the_shortcut() -> None:
+    output = io.StringIO()
+    print_tables(grpc_result(), Console(file=output, width=80))
+    lines = output.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert "…" not in output.getvalue()
+    assert [line.split() for line in lines if "added" in line] == [["added", "+780", "+156"]] * 3
+    assert "zerohop 1" in lines
 
 
 def test_without_direct_there_is_no_ratio() -> None:

@@ -40,7 +40,7 @@ def compile_peer(name: str, scratch: Path) -> tuple[Path, str]:
     key = hashlib.sha256("\0".join([version, os.uname().machine, *compiler, *_FLAGS]).encode())
     for file, content in sources.items():
         key.update(f"\0{file}\0{len(content)}\0".encode() + content)
-    program = (_cache_folder() or scratch) / f"{name}-{key.hexdigest()[:16]}"
+    program = (cache_folder() or scratch) / f"{name}-{key.hexdigest()[:16]}"
     if not program.exists():
         with tempfile.TemporaryDirectory(prefix="zerohop-compile-") as folder:
             for file, content in sources.items():
@@ -71,7 +71,7 @@ def _compiler_version(compiler: list[str]) -> str:
     return result.stdout.partition("\n")[0].strip() or Path(compiler[0]).name
 
 
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
     """The user's cache folder, if nobody else could have put a program there: the bench runs it as root."""
     base = os.environ.get("XDG_CACHE_HOME")
     home = os.environ.get("HOME")

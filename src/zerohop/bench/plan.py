@@ -7,15 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from zerohop.bench.modes import MODES
+from zerohop.bench.modes import ALL_MODES, BASELINE
 from zerohop.bench.placement import PLACEMENTS
 from zerohop.bench.stage import Timing
 from zerohop.bench.topology import TOPOLOGIES
 from zerohop.bench.workloads import WORKLOADS
+from zerohop.bench.workloads.base import CallingWorkload
 from zerohop.errors import EXIT_USAGE, ZerohopError
 
 DEFAULT_TOPOLOGIES: Final = ("loopback", "veth")
 DEFAULT_MODES: Final = ("direct", "zerohop")
+# Of workloads that tell zerohop's layers apart.
+LAYERED: Final = {"grpc": ("direct", "shortcut", "engine")}
 DEFAULT_ROUNDS: Final = 5
 DEFAULT_SECONDS: Final = 1.0
 WARMUP_SHARE: Final = 0.25
@@ -36,10 +39,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
+    """`chosen_modes`: empty for the default ones of each workload. `bpf_stats`: also measure the time in the hooks."""
+
     cells: tuple[Cell, ...]
-    modes: tuple[str, ...]
+    chosen_modes: tuple[str, ...]
     rounds: int
     timing: Timing
+    bpf_stats: bool = False
 
     @property
     def workloads(self) -> tuple[str, ...]:
@@ -47,12 +53,17 @@ class Plan:
 
     @property
     def runs(self) -> int:
-        return len(self.cells) * self.rounds * len(self.modes)
+        return self.rounds * sum(len(self.modes(cell.workload)) for cell in self.cells)
 
-    def order(self, number: int) -> tuple[str, ...]:
+    def modes(self, workload: str) -> tuple[str, ...]:
+        """The modes to compare for a workload."""
+        return self.chosen_modes or LAYERED.get(workload, DEFAULT_MODES)
+
+    def order(self, workload: str, number: int) -> tuple[str, ...]:
         """The modes of round `number`: each comes first in turn, so that none profits from its place."""
-        shift = number % len(self.modes)
-        return self.modes[shift:] + self.modes[:shift]
+        modes = self.modes(workload)
+        shift = number % len(modes)
+        return modes[shift:] + modes[:shift]
 
 
 def make_plan(
@@ -64,6 +75,7 @@ def make_plan(
     modes: Sequence[str] = (),
     rounds: int = DEFAULT_ROUNDS,
     seconds: float = DEFAULT_SECONDS,
+    bpf_stats: bool = False,
 ) -> Plan:
     """Checks the choices and multiplies them out; empty means the default. Raises `ZerohopError` (usage)."""
     chosen = _check("workload", workloads, WORKLOADS) or tuple(WORKLOADS)
@@ -79,13 +91,33 @@ def make_plan(
         for topology in topologies
         for placement in placements
     )
-    modes = _check("mode", modes, MODES) or DEFAULT_MODES
-    return Plan(cells, tuple(modes), rounds, Timing(warmup=seconds * WARMUP_SHARE, measured=seconds))
+    plan = Plan(
+        cells,
+        _check("mode", modes, ALL_MODES),
+        rounds,
+        Timing(warmup=seconds * WARMUP_SHARE, measured=seconds),
+        bpf_stats,
+    )
+    if bpf_stats and not any(_has_hook_cost(plan, name) for name in chosen):
+        raise ZerohopError(
+            "--bpf-stats has nothing to measure",
+            hint="it needs a mode other than direct, and one of " + ", ".join(filter(_makes_calls, WORKLOADS)),
+            exit_code=EXIT_USAGE,
+        )
+    return plan
 
 
 def default_placements() -> tuple[str, ...]:
     """The placements of a default run: the steady ones that this machine has CPUs for."""
     return ("same", "split") if len(os.sched_getaffinity(0)) > 1 else ("same",)
+
+
+def _makes_calls(workload: str) -> bool:
+    return isinstance(WORKLOADS[workload], CallingWorkload)
+
+
+def _has_hook_cost(plan: Plan, workload: str) -> bool:
+    return _makes_calls(workload) and plan.modes(workload) != (BASELINE,)
 
 
 def _check(kind: str, names: Sequence[str], known: Iterable[str], *, of: str = "") -> tuple[str, ...]:

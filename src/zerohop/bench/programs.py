@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -38,8 +38,19 @@ def child_setup(parent_death: signal.Signals) -> Callable[[], None]:
 class Program:
     """A running program in a session of its own, so that a terminal's Ctrl-C reaches only the bench."""
 
-    def __init__(self, name: str, command: Sequence[str], *, namespace: Namespace, cpus: frozenset[int] | None) -> None:
-        """Starts `command` in `namespace`, on `cpus`. Raises `ZerohopError` if it cannot be started."""
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        namespace: Namespace,
+        cpus: frozenset[int] | None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts `command` in `namespace`, on `cpus`, with `environment` beside the bench's own.
+
+        Raises `ZerohopError` if it cannot be started.
+        """
         self.name = name
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._pending = b""
@@ -55,6 +66,7 @@ class Program:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=self._stderr,
+                    env={**os.environ, **(environment or {})},
                     start_new_session=True,
                     # Safe here: the bench has one thread.
                     preexec_fn=child_setup(signal.SIGKILL),

@@ -31,6 +31,9 @@ class BenchProgress:
         )
         self._task = self._bar.add_task("", total=plan.runs)
 
+    def preparing(self, what: str) -> None:
+        self._bar.update(self._task, description=what, refresh=True)
+
     def run_started(self, cell: Cell, mode: str, number: int) -> None:
         self._bar.update(self._task, completed=self._started, description=f"{cell} {mode}", refresh=True)
         self._started += 1

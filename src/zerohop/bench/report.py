@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from zerohop.bench.account import HOOKS, HookCost
 from zerohop.bench.counters import TcpCounters
 from zerohop.bench.figures import Figures, interquartile_range, medians, round_ratios
-from zerohop.bench.modes import BASELINE
+from zerohop.bench.modes import BASELINE, WITHOUT_ENGINE
 from zerohop.bench.modes.base import Carried
 from zerohop.bench.runner import CellResult, Result, Run
 from zerohop.bench.workloads import WORKLOADS
@@ -39,7 +40,7 @@ def to_json(result: Result) -> dict[str, Any]:
 
 def _case_to_json(result: CellResult) -> dict[str, Any]:
     ratios = cell_ratios(result)
-    return {
+    shape = {
         "workload": result.cell.workload,
         "case": result.cell.case,
         "topology": result.cell.topology,
@@ -48,6 +49,25 @@ def _case_to_json(result: CellResult) -> dict[str, Any]:
         "ratio": {mode: summarise_ratios(by_key)[0] for mode, by_key in ratios.items()},
         "spread": {mode: summarise_ratios(by_key)[1] for mode, by_key in ratios.items()},
         "samples": {mode: [dict(run.figures) for run in runs] for mode, runs in result.runs.items()},
+    }
+    if result.hook_costs:
+        shape["hooks"] = {mode: _cost_to_json(cost) for mode, cost in result.hook_costs.items()}
+    return shape
+
+
+def _cost_to_json(cost: HookCost) -> dict[str, Any]:
+    return {
+        "calls": cost.calls,
+        "frames_per_call": cost.frames,
+        "ns_per_call": cost.ns_per_call,
+        "programs": {
+            name: {
+                "runs_per_call": hook.runs / cost.calls,
+                "ns_per_run": hook.ns_per_run,
+                "ns_per_call": hook.ns / cost.calls,
+            }
+            for name, hook in cost.hooks.items()
+        },
     }
 
 
@@ -100,6 +120,9 @@ def print_tables(result: Result, console: Console) -> None:
         for line in _notes(cells):
             console.print(line)
         console.print()
+        if any(cell.hook_costs for cell in cells):
+            console.print(hook_table(name, cells))
+            console.print()
     environment = result.environment
     console.print(
         f"figures: median of {result.plan.rounds} rounds of {result.plan.timing.measured:g} s\n"
@@ -107,6 +130,8 @@ def print_tables(result: Result, console: Console) -> None:
         style="dim",
     )
     console.print(f"Linux {environment.kernel}, {environment.cpus} x {environment.cpu_model}", style="dim")
+    programs = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    console.print(programs, style="dim", markup=False)
 
 
 def _table(name: str, cells: Sequence[CellResult]) -> Table:
@@ -132,6 +157,38 @@ def _table(name: str, cells: Sequence[CellResult]) -> Table:
             if mode in ratios:
                 ratio, spread = summarise_ratios(ratios[mode])
                 table.add_row(*place, "ratio", *(_ratio(key, ratio, spread, len(runs)) for key in columns))
+    return table
+
+
+def hook_table(name: str, cells: Sequence[CellResult]) -> Table:
+    """What a call takes in the hooks, and what the engine adds where a mode without it ran, too."""
+    table = Table(
+        title=f"{name}: time in the hooks, ns a run and runs a call (kernel bpf_stats)",
+        box=None,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
+    for title in ("case", "topology", "place", "mode"):
+        table.add_column(title, no_wrap=True)
+    for hook in HOOKS:
+        table.add_column(hook.removeprefix("zerohop_"), justify="right", no_wrap=True)
+        table.add_column("runs", justify="right", no_wrap=True)
+    for title in ("ns a call", "a frame"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for cell in cells:
+        place: tuple[str, ...] = (cell.cell.case, cell.cell.topology, cell.cell.placement)
+        without = cell.hook_costs.get(WITHOUT_ENGINE)
+        for mode, cost in cell.hook_costs.items():
+            row = []
+            for hook in HOOKS:
+                time = cost.hooks[hook]
+                row += [_number(time.ns_per_run), _number(time.runs / cost.calls)]
+            table.add_row(*place, mode, *row, _number(cost.ns_per_call))
+            place = ("", "", "")
+            if without is not None and mode != WITHOUT_ENGINE:
+                more = cost.ns_per_call - without.ns_per_call
+                added = (Text(f"{value:+,.0f}", style="bold") for value in (more, more / cost.frames))
+                table.add_row(*place, "added", *[""] * len(row), *added)
     return table
 
 

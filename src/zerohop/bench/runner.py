@@ -7,23 +7,25 @@ import platform
 import random
 import socket
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from zerohop import __version__
+from zerohop.bench.account import HookCost
 from zerohop.bench.counters import TcpCounters
 from zerohop.bench.figures import Figures
-from zerohop.bench.modes import MODES
+from zerohop.bench.modes import ALL_MODES
 from zerohop.bench.modes.base import Carried, Mode, Setting
 from zerohop.bench.placement import Placement, choose_placement
 from zerohop.bench.plan import Cell, Plan
 from zerohop.bench.stage import Stage
 from zerohop.bench.topology import TOPOLOGIES, Topology
 from zerohop.bench.workloads import WORKLOADS
-from zerohop.bench.workloads.base import Workload
+from zerohop.bench.workloads.base import CallingWorkload, Workload
 from zerohop.errors import ZerohopError
 
 # Below the usual ephemeral ports, so that no connection of someone else's can be in the way between two runs.
@@ -41,10 +43,11 @@ class Run:
 
 @dataclass
 class CellResult:
-    """All runs of a cell: for each mode one per round, in the order of rounds."""
+    """All runs of a cell: for each mode one per round, in the order of rounds; and what was asked for beside them."""
 
     cell: Cell
     runs: dict[str, list[Run]] = field(default_factory=dict)
+    hook_costs: dict[str, HookCost] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Environment:
 
 
 class Progress(Protocol):
+    def preparing(self, what: str) -> None: ...
     def run_started(self, cell: Cell, mode: str, number: int) -> None: ...
     def cell_done(self, result: CellResult) -> None: ...
 
@@ -77,6 +81,7 @@ def run_plan(plan: Plan, progress: Progress) -> Result:
         placements = {cell.placement: choose_placement(cell.placement) for cell in plan.cells}
         versions = {"zerohop": __version__, "python": platform.python_version()}
         for name in plan.workloads:
+            progress.preparing(f"{name}: programs")
             versions |= WORKLOADS[name].prepare(scratch)
         environment = describe_machine(versions)
         topologies = {
@@ -97,39 +102,73 @@ class _Runner:
     progress: Progress
 
     def run_workload(self, workload: Workload) -> list[CellResult]:
-        # One port for all runs: the zerohop mode's configuration names it.
+        # One port for all runs: the configuration of the modes with zerohop names it.
         setting = Setting(workload, free_port(), self.scratch)
         with ExitStack() as stack:
-            modes = {name: stack.enter_context(MODES[name](setting)) for name in self.plan.modes}
+            modes = {}
+            for name in self.plan.modes(workload.name):
+                self.progress.preparing(f"{workload.name}: mode {name}")
+                modes[name] = stack.enter_context(ALL_MODES[name](setting))
             return [self._run_cell(cell, setting, modes) for cell in self.plan.cells if cell.workload == workload.name]
 
     def _run_cell(self, cell: Cell, setting: Setting, modes: Mapping[str, Mode]) -> CellResult:
-        result = CellResult(cell, {name: [] for name in self.plan.modes})
+        result = CellResult(cell, {name: [] for name in modes})
+        # Before the rounds: a mode that is not what it says should not take minutes to find out.
+        for name, mode in modes.items():
+            with _blame(cell, name):
+                self._verify(cell, setting, mode, name)
         for number in range(self.plan.rounds):
-            for name in self.plan.order(number):
+            for name in self.plan.order(cell.workload, number):
                 self.progress.run_started(cell, name, number)
-                try:
+                with _blame(cell, name):
                     result.runs[name].append(self._run_once(cell, setting, modes[name]))
-                except ZerohopError as error:
-                    raise ZerohopError(
-                        f"{cell}, mode {name}: {error.message}", hint=error.hint, exit_code=error.exit_code
-                    ) from error
+        for name, mode in modes.items():
+            with _blame(cell, name):
+                if cost := self._hook_cost(cell, setting, mode, name):
+                    result.hook_costs[name] = cost
         self.progress.cell_done(result)
         return result
 
     def _run_once(self, cell: Cell, setting: Setting, mode: Mode) -> Run:
-        topology = self.topologies[cell.topology]
-        stage = Stage(
-            topology,
+        topology, workload = self.topologies[cell.topology], setting.workload
+        before = topology.tcp_counters()
+        figures = workload.run(cell.case, self._stage(cell, setting, mode))
+        operations = int(figures["per_second"] * self.plan.timing.measured)
+        return Run(figures, topology.tcp_counters() - before, mode.evidence(operations))
+
+    def _verify(self, cell: Cell, setting: Setting, mode: Mode, name: str) -> None:
+        workload = setting.workload
+        if isinstance(workload, CallingWorkload):
+            self.progress.preparing(f"{cell} {name}: comparing counts")
+            mode.verify(partial(workload.make_calls, cell.case, self._stage(cell, setting, mode)))
+
+    def _hook_cost(self, cell: Cell, setting: Setting, mode: Mode, name: str) -> HookCost | None:
+        workload = setting.workload
+        if not self.plan.bpf_stats or not isinstance(workload, CallingWorkload):
+            return None
+        self.progress.preparing(f"{cell} {name}: time in the hooks")
+        return mode.hook_cost(partial(workload.make_calls, cell.case, self._stage(cell, setting, mode)))
+
+    def _stage(self, cell: Cell, setting: Setting, mode: Mode) -> Stage:
+        return Stage(
+            self.topologies[cell.topology],
             self.placements[cell.placement],
             mode.enter,
             setting.port,
             self.plan.timing,
             setting.scratch,
         )
-        before = topology.tcp_counters()
-        figures = setting.workload.run(cell.case, stage)
-        return Run(figures, topology.tcp_counters() - before, mode.evidence())
+
+
+@contextmanager
+def _blame(cell: Cell, mode: str) -> Iterator[None]:
+    """An error of the block says which run it ended."""
+    try:
+        yield
+    except ZerohopError as error:
+        raise ZerohopError(
+            f"{cell}, mode {mode}: {error.message}", hint=error.hint, exit_code=error.exit_code
+        ) from error
 
 
 def free_port() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,13 +51,16 @@ class Stage:
         return self.topology.server_address
 
     @contextmanager
-    def start(self, role: Role, command: Sequence[str]) -> Iterator[Program]:
-        """Starts a program as `role`; it has ended when the block is left."""
+    def start(
+        self, role: Role, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> Iterator[Program]:
+        """Starts a program as `role`, with `environment` beside the bench's; it has ended when the block is left."""
         program = Program(
             f"{role} ({Path(command[0]).name})",
             self.enter(role, command),
             namespace=self.topology.namespace(role),
             cpus=self.placement.cpus(role),
+            environment=environment,
         )
         self.programs.append(program)
         with ExitStack() as stack:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from zerohop.bench.plan import DEFAULT_MODES, DEFAULT_ROUNDS, DEFAULT_SECONDS, DEFAULT_TOPOLOGIES, make_plan
+from zerohop.bench.plan import DEFAULT_ROUNDS, DEFAULT_SECONDS, DEFAULT_TOPOLOGIES, make_plan
 from zerohop.bench.progress import BenchProgress
 from zerohop.bench.report import WIDTH, print_tables, to_json
 from zerohop.bench.runner import run_plan
@@ -33,7 +33,7 @@ def _list_option(name: str, default: str, text: str) -> Callable[[Callable[..., 
 @_list_option("--topology", ",".join(DEFAULT_TOPOLOGIES), "loopback: one namespace; veth: two, joined by a pair.")
 @_list_option("--placement", "same,split", "free: the scheduler's choice; same: one CPU; split: one CPU each.")
 @_list_option("--case", "every case", "Cases of the chosen workloads, as in the table below.")
-@_list_option("--modes", ",".join(DEFAULT_MODES), "direct: without zerohop; zerohop: with it.")
+@_list_option("--modes", "each workload's own", "As in the second table below.")
 @click.option("--rounds", type=click.IntRange(1), default=DEFAULT_ROUNDS, show_default=True, help="Runs of each mode.")
 @click.option(
     "--seconds",
@@ -42,6 +42,7 @@ def _list_option(name: str, default: str, text: str) -> Callable[[Callable[..., 
     show_default=True,
     help="Measured length of each run; a quarter of it is the warm-up before.",
 )
+@click.option("--bpf-stats", is_flag=True, help="After the rounds, also measure a call's time in the hooks.")
 @click.option("--json", "json_file", metavar="FILE|-", help="Also write one JSON object to FILE; - is only that.")
 def command(
     workloads: tuple[str, ...],
@@ -51,24 +52,34 @@ def command(
     modes: tuple[str, ...],
     rounds: int,
     seconds: float,
+    bpf_stats: bool,
     json_file: str | None,
 ) -> None:
     """Measures what zerohop gains or costs on this machine.
 
     Runs the same programs with and without zerohop, one after the other in each round, and compares within
-    the round. Without WORKLOAD, all of them: about twelve minutes.
+    the round. Without WORKLOAD, all of them: about twenty minutes.
 
     \b
     WORKLOAD  cases                what runs
     pingecho  24B                  24 bytes there and back, one connection
     http2     1x1 8x1 8x10 64x10   h2load (connections x streams), nghttpd
+    grpc      1 50 8x32            unary calls at once; ghz if present, or h2load
     bulk      4K 16K 128K 1M       one stream, writes of that size
+
+    \b
+    mode      default in      what is switched on
+    direct    all             nothing: the baseline
+    zerohop   all but grpc    everything
+    shortcut  grpc            the short-cut, and not the engine
+    engine    grpc            the engine, too: everything
 
     \b
     Examples:
       sudo zerohop bench
       sudo zerohop bench http2 --case 8x1,8x10 --placement same
       sudo zerohop bench pingecho --rounds 9 --json pingecho.json
+      sudo zerohop bench grpc --case 50 --bpf-stats
       sudo zerohop bench bulk --seconds 0.3 --rounds 1 --json - | jq .cases
     """
     plan = make_plan(
@@ -79,6 +90,7 @@ def command(
         modes=modes,
         rounds=rounds,
         seconds=seconds,
+        bpf_stats=bpf_stats,
     )
     if json_file not in (None, "-"):
         _require_writable(Path(json_file))

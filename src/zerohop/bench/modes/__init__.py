@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Final
 
 from zerohop.bench.modes.base import Mode, Setting
 from zerohop.bench.modes.direct import open_direct
 from zerohop.bench.modes.zerohop import open_zerohop
 
-MODES: Final[dict[str, Callable[[Setting], AbstractContextManager[Mode]]]] = {
+Opener = Callable[[Setting], AbstractContextManager[Mode]]
+
+MODES: Final[dict[str, Opener]] = {
     "direct": open_direct,
-    "zerohop": open_zerohop,
+    "zerohop": partial(open_zerohop, name="zerohop", engine=True),
 }
+"""Nothing of zerohop, and all of it."""
+
+LAYERS: Final[dict[str, Opener]] = {
+    "shortcut": partial(open_zerohop, name="shortcut", engine=False),
+    "engine": partial(open_zerohop, name="engine", engine=True),
+}
+"""One layer more in each."""
+
+ALL_MODES: Final = MODES | LAYERS
 
 BASELINE: Final = "direct"
 """The mode that ratios are taken over."""
+
+WITHOUT_ENGINE: Final = "shortcut"
+"""The mode over which the engine's cost is stated."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from zerohop.bench.account import HookCost
 from zerohop.bench.placement import Role
 from zerohop.bench.workloads.base import Workload
 
@@ -41,8 +42,17 @@ class Mode(Protocol):
     def enter(self, role: Role, command: Sequence[str]) -> list[str]:
         """The command that runs `command` in this mode's surroundings, and becomes it."""
 
-    def evidence(self) -> Carried | None:
-        """How the run that just ended was carried, where the mode counts it.
+    def evidence(self, operations: int = 0) -> Carried | None:
+        """How the run that just ended was carried, where the mode counts it; it did at least so many operations.
 
         Raises `ZerohopError` when the run was not what the mode's name says.
         """
+
+    def verify(self, make_calls: Callable[[int], None]) -> None:
+        """Has a known number of calls made.
+
+        Raises `ZerohopError` unless the engine counted exactly these, or none where the mode is without it.
+        """
+
+    def hook_cost(self, make_calls: Callable[[int], None]) -> HookCost | None:
+        """What a call takes in the hooks, where the mode has any. Measuring slows down the calls that it has made."""

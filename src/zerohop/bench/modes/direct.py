@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from zerohop.bench.account import HookCost
 from zerohop.bench.cgroups import plain_cgroups
 from zerohop.bench.modes.base import Carried, Setting
 from zerohop.bench.placement import Role
@@ -22,7 +23,13 @@ class Direct:
     def enter(self, role: Role, command: Sequence[str]) -> list[str]:
         return ["sh", "-c", _JOIN, str(self._cgroups[role]), *command]
 
-    def evidence(self) -> Carried | None:
+    def evidence(self, operations: int = 0) -> Carried | None:
+        return None
+
+    def verify(self, make_calls: Callable[[int], None]) -> None:
+        """Nothing counts here."""
+
+    def hook_cost(self, make_calls: Callable[[int], None]) -> HookCost | None:
         return None
 
 

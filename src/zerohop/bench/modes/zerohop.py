@@ -1,4 +1,5 @@
-"""Mode `zerohop`: the same programs as workloads of a private instance, which must really short-cut them."""
+"""Modes `zerohop`, `shortcut`, `engine`: the same programs as workloads of a private instance, which must really
+short-cut them, and read their calls or leave them unread as the mode says."""
 
 from __future__ import annotations
 
@@ -9,21 +10,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from zerohop.bench.account import (
+    Account,
+    Counts,
+    HookCost,
+    hook_times_measured,
+    require_at_least,
+    require_calls,
+    require_none,
+)
 from zerohop.bench.modes.base import Carried, Setting
 from zerohop.bench.placement import Role
 from zerohop.bench.programs import child_setup, end_group
 from zerohop.bench.signals import ending_signals_held
-from zerohop.bench.workloads.base import Workload
+from zerohop.bench.workloads.base import CallingWorkload, Workload
 from zerohop.errors import EXIT_UNSUPPORTED, UnsupportedError, ZerohopError
 
 PINS: Final = Path("/sys/fs/bpf/zerohop")
 _PREFIX: Final = "bench-"
+
+VERIFIED_CALLS: Final = 2000
+COST_CALLS: Final = 10000
 
 _READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 15.0
@@ -77,35 +90,73 @@ def require_shortcut(before: Totals, after: Totals, workload: Workload) -> Carri
 
 
 class Zerohop:
-    def __init__(self, instance: str, workload: Workload) -> None:
+    """An instance of the workload's own, whose data path is loaded and whose agent runs."""
+
+    def __init__(self, instance: str, workload: Workload, account: Account, *, engine: bool) -> None:
         self._instance = instance
         self._workload = workload
+        self._account = account
+        self._engine = engine
         self._seen = self._totals()
+        self._counts = account.counts()
 
     def enter(self, role: Role, command: Sequence[str]) -> list[str]:
         return _zerohop(self._instance, "exec", "--workload", f"bench/{role}", "--", *command)
 
-    def evidence(self) -> Carried | None:
+    def evidence(self, operations: int = 0) -> Carried | None:
         before, self._seen = self._seen, self._totals()
-        return require_shortcut(before, self._seen, self._workload)
+        counted = self._counted()
+        carried = require_shortcut(before, self._seen, self._workload)
+        if not self._engine:
+            require_none(counted)
+        elif isinstance(self._workload, CallingWorkload):
+            require_at_least(counted, self._workload.counted_as, operations)
+        return carried
+
+    def verify(self, make_calls: Callable[[int], None]) -> None:
+        make_calls(VERIFIED_CALLS)
+        self._require_exactly(VERIFIED_CALLS)
+
+    def hook_cost(self, make_calls: Callable[[int], None]) -> HookCost | None:
+        assert isinstance(self._workload, CallingWorkload)
+        with hook_times_measured():
+            before = self._account.hook_times()
+            make_calls(COST_CALLS)
+            after = self._account.hook_times()
+        self._require_exactly(COST_CALLS)
+        return HookCost(COST_CALLS, self._workload.frames, {name: after[name] - before[name] for name in after})
+
+    def _require_exactly(self, calls: int) -> None:
+        assert isinstance(self._workload, CallingWorkload)
+        before, self._seen = self._seen, self._totals()
+        counted = self._counted()
+        require_shortcut(before, self._seen, self._workload)
+        if self._engine:
+            require_calls(counted, self._workload.counted_as, calls)
+        else:
+            require_none(counted)
+
+    def _counted(self) -> Counts:
+        before, self._counts = self._counts, self._account.counts()
+        return self._counts.since(before)
 
     def _totals(self) -> Totals:
         return Totals.parse(json.loads(_run(self._instance, "status", "--json")))
 
 
 @contextmanager
-def open_zerohop(setting: Setting) -> Iterator[Zerohop]:
+def open_zerohop(setting: Setting, *, name: str, engine: bool) -> Iterator[Zerohop]:
     """Starts an agent of a private instance; both it and its data path are gone afterwards."""
     _clean_abandoned()
-    instance = f"{_PREFIX}{os.getpid()}"
-    config = setting.scratch / f"{setting.workload.name}.yaml"
+    instance = f"{_PREFIX}{os.getpid()}-{name}"
+    config = setting.scratch / f"{setting.workload.name}-{name}.yaml"
     config.write_text(setting.workload.configuration(setting.port), encoding="utf-8")
-    log = setting.scratch / f"{setting.workload.name}.log"
+    log = setting.scratch / f"{setting.workload.name}-{name}.log"
     agent: subprocess.Popen[bytes] | None = None
     try:
         with ending_signals_held(), log.open("wb") as output:
             agent = subprocess.Popen(
-                _zerohop(instance, "run", "-c", str(config), "--metrics", "off"),
+                _zerohop(instance, "run", "-c", str(config), "--metrics", "off", *(() if engine else ("--no-engine",))),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -113,7 +164,8 @@ def open_zerohop(setting: Setting) -> Iterator[Zerohop]:
                 preexec_fn=child_setup(signal.SIGTERM),
             )
         _wait_ready(agent, log)
-        yield Zerohop(instance, setting.workload)
+        with Account(instance) as account:
+            yield Zerohop(instance, setting.workload, account, engine=engine)
     finally:
         with ending_signals_held():
             if agent is not None:
@@ -136,7 +188,7 @@ def _wait_ready(agent: subprocess.Popen[bytes], log: Path) -> None:
 def _clean_abandoned() -> None:
     """Cleans up after a bench that was killed with SIGKILL."""
     for path in PINS.glob(f"{_PREFIX}*"):
-        pid = path.name.removeprefix(_PREFIX)
+        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdecimal() and not Path("/proc", pid).exists():
             _run(path.name, "clean")
 

@@ -6,9 +6,10 @@ from typing import Final
 
 from zerohop.bench.workloads.base import Workload
 from zerohop.bench.workloads.bulk import Bulk
+from zerohop.bench.workloads.grpc import Grpc
 from zerohop.bench.workloads.http2 import Http2
 from zerohop.bench.workloads.pingecho import PingEcho
 
-_ALL: Final[tuple[Workload, ...]] = (PingEcho(), Http2(), Bulk())
+_ALL: Final[tuple[Workload, ...]] = (PingEcho(), Http2(), Grpc(), Bulk())
 
 WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in _ALL}

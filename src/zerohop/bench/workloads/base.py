@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from zerohop.bench.figures import Figures
 from zerohop.bench.stage import Stage
@@ -28,11 +28,34 @@ class Workload(Protocol):
         """Starts server and client on `stage`, measures once, and has ended both."""
 
 
+@runtime_checkable
+class CallingWorkload(Workload, Protocol):
+    """A workload whose operations are calls that the engine reads and counts."""
+
+    counted_as: str
+    """How each of them is counted: a key of `account.Counts.calls`."""
+    frames: int
+    """HTTP/2 frames that one of them is, both ways together."""
+
+    def make_calls(self, case: str, stage: Stage, count: int) -> None:
+        """Starts server and client on `stage`, makes exactly `count` calls, and has ended both."""
+
+
 _WORKLOAD: Final = """\
 apiVersion: zerohop.io/v1alpha1
 kind: Workload
 metadata: {{name: {name}, namespace: bench, labels: {{app: {name}}}}}
 spec: {{serviceAccount: {name}, addresses: [{addresses}], shortcut: {shortcut}}}
+"""
+
+_SERVICE: Final = """\
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: server, namespace: bench}}
+spec:
+  selector: {{app: server}}
+  ports: [{{name: {protocol}, port: {port}, targetPort: {port}, appProtocol: {protocol}}}]
 """
 
 
@@ -42,3 +65,8 @@ def workload_documents(*, shortcut: str) -> str:
     return "---\n".join(
         _WORKLOAD.format(name=name, addresses=addresses, shortcut=shortcut) for name in ("server", "client")
     )
+
+
+def service_document(protocol: str, port: int) -> str:
+    """The Service document of `bench/server`, whose `port` speaks `protocol`; to follow other documents."""
+    return _SERVICE.format(protocol=protocol, port=port)

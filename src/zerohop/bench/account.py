@@ -1,0 +1,155 @@
+"""What an instance's kernel side counted: calls that the engine read, and the time that the hooks took."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from zerohop.bench.signals import ending_signals_held
+from zerohop.errors import ZerohopError
+from zerohop.kernel import libbpf
+from zerohop.kernel.datapath import DataPath
+
+HOOKS: Final = ("zerohop_sender", "zerohop_receiver")
+"""The programs that see a connection's bytes."""
+
+# ENDING_COMPLETE in bpf/shared/telemetry.h: no type of the object has that enumeration, so its BTF has not either.
+_COMPLETE: Final = 1
+_BPF_STATS_RUN_TIME: Final = 0
+
+
+@dataclass(frozen=True)
+class HookTime:
+    """How often a program ran, and the nanoseconds it took, while the kernel measured that."""
+
+    runs: int
+    ns: int
+
+    @property
+    def ns_per_run(self) -> float:
+        return self.ns / self.runs if self.runs else 0.0
+
+    def __sub__(self, other: HookTime) -> HookTime:
+        return HookTime(self.runs - other.runs, self.ns - other.ns)
+
+
+@dataclass(frozen=True)
+class HookCost:
+    """What `calls` calls of `frames` HTTP/2 frames each, both ways together, took in each program of `HOOKS`."""
+
+    calls: int
+    frames: int
+    hooks: Mapping[str, HookTime]
+
+    @property
+    def ns_per_call(self) -> float:
+        return sum(hook.ns for hook in self.hooks.values()) / self.calls
+
+
+@dataclass(frozen=True)
+class Counts:
+    """`calls`: complete ones, by protocol and status, as in `grpc 0` and `http2 200`; `unread`: connections on
+    layer-7 ports that the engine does not read, by reason."""
+
+    calls: Mapping[str, int]
+    unread: Mapping[str, int]
+
+    def since(self, before: Counts) -> Counts:
+        return Counts(_difference(self.calls, before.calls), _difference(self.unread, before.unread))
+
+
+def require_calls(counted: Counts, wanted: str, made: int) -> None:
+    """Raises `ZerohopError` unless exactly `made` calls were counted, all of them as `wanted`."""
+    if counted.calls != {wanted: made}:
+        raise _miscounted(counted, f"{made} calls", wanted)
+
+
+def require_at_least(counted: Counts, wanted: str, made: int) -> None:
+    """Raises `ZerohopError` unless at least `made` calls were counted as `wanted`.
+
+    For a run whose client only counts what falls into its measured interval.
+    """
+    if counted.calls.get(wanted, 0) < max(1, made):
+        raise _miscounted(counted, f"at least {max(1, made)} calls", wanted)
+
+
+def require_none(counted: Counts) -> None:
+    """Raises `ZerohopError` if calls were counted: then the engine was on."""
+    if counted.calls:
+        raise ZerohopError(f"the engine is off here, and counted calls all the same: {dict(counted.calls)}")
+
+
+def _miscounted(counted: Counts, made: str, wanted: str) -> ZerohopError:
+    return ZerohopError(
+        f"the client made {made} ({wanted}), but the engine counted {dict(counted.calls) or 'none'}, so the figures "
+        f"would not be those of an engine at work; connections left unread: {dict(counted.unread) or 'none counted'}",
+        hint="run zerohop doctor",
+    )
+
+
+def _difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return {key: count - before.get(key, 0) for key, count in after.items() if count != before.get(key, 0)}
+
+
+class Account:
+    """Reads the pins of an instance; close it before the instance is cleaned up."""
+
+    def __init__(self, instance: str) -> None:
+        self._path = DataPath.open(instance)
+
+    def counts(self) -> Counts:
+        layouts = self._path.layouts
+        protocols = {each.value: each.name.removeprefix("PROTOCOL_").lower() for each in layouts.enum("protocol")}
+        calls: Counter[str] = Counter()
+        # A walk may meet a row twice when others vanish; rows of open connections do not.
+        for key, per_cpu in self._path.maps["series"].items():
+            if key.ending == _COMPLETE:
+                protocol = protocols[key.protocol]
+                status = key.grpc_status if protocol == "grpc" else key.http_status
+                calls[f"{protocol} {status}"] += sum(row.calls for row in per_cpu)
+        per_cpu = self._path.maps["counters"].get(ctypes.c_uint32(0)) or []
+        unread = {
+            reason.name.removeprefix("REASON_").lower(): sum(counters.unread[reason] for counters in per_cpu)
+            for reason in layouts.enum("reason")
+            if not reason.name.endswith("_MAX")
+        }
+        return Counts(calls, {reason: count for reason, count in unread.items() if count})
+
+    def hook_times(self) -> dict[str, HookTime]:
+        """Only grows while `hook_times_measured`."""
+        times = {}
+        for name in HOOKS:
+            info = libbpf.program_info(self._path.programs[name])
+            times[name] = HookTime(info.run_cnt, info.run_time_ns)
+        return times
+
+    def close(self) -> None:
+        self._path.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def hook_times_measured() -> Iterator[None]:
+    """The kernel measures every BPF program's run time for the block (kernel.bpf_stats_enabled).
+
+    By a descriptor, not by the sysctl: the kernel stops by itself when it is closed, however the bench ends.
+    """
+    with ending_signals_held():
+        fd = libbpf.call("measuring run times", "bpf_enable_stats", _BPF_STATS_RUN_TIME)
+    try:
+        yield
+    finally:
+        os.close(fd)
