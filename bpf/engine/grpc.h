@@ -61,6 +61,7 @@ ENGINE_INLINE void grpc_prefix(struct grpc_stream *stream, __u32 byte)
  */
 ENGINE_GLOBAL int grpc_data(struct http2_direction *dir, struct http2_pass *pass, struct grpc_stream *stream)
 {
+	const __u8 *bytes;
 	__u32 left, part;
 
 	if (!dir || !pass || !stream)
@@ -78,8 +79,17 @@ ENGINE_GLOBAL int grpc_data(struct http2_direction *dir, struct http2_pass *pass
 		part = http2_available(pass);
 		if (!part)
 			return http2_more(pass, GRPC_PREFIX_SIZE);
-		part = 1;
-		grpc_prefix(stream, pass->block.bytes[http2_at(pass)]);
+		bytes = &pass->block.bytes[http2_at(pass)];
+		if (likely(!stream->prefix_count && part >= GRPC_PREFIX_SIZE && dir->remaining >= GRPC_PREFIX_SIZE &&
+			   bytes[0] <= 1)) {
+			part = GRPC_PREFIX_SIZE;
+			stream->compressed |= bytes[0];
+			stream->remaining = load_be64(bytes) >> 24;
+			stream->messages++;
+		} else {
+			part = 1;
+			grpc_prefix(stream, bytes[0]);
+		}
 	}
 	stream->bytes += part;
 	http2_take(dir, pass, part);

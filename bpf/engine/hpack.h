@@ -370,6 +370,38 @@ ENGINE_GLOBAL int hpack_next(struct hpack_table *table, struct hpack_block *bloc
 	return 1;
 }
 
+/*
+ * The same for a field that is one byte, an index, which most fields of a repeated call are: only its name and value.
+ * Returns 0, and does nothing, for every other field.
+ */
+ENGINE_INLINE int hpack_next_short(const struct hpack_table *table, struct hpack_block *block, __u32 *name, __u32 *value)
+{
+	const struct hpack_static *field;
+	const struct hpack_entry *entry;
+	__u32 index, age;
+
+	if (block->position >= block->end)
+		return 0;
+	index = block->bytes[masked(block->position, HPACK_BUFFER_SIZE)] - 0x80;
+	if (index - 1 < HPACK_STATICS) {
+		field = &hpack_statics[masked(index, 64)];
+		if (unlikely(field->name == NAME_PATH))
+			return 0;
+		*name = field->name;
+		*value = field->value;
+	} else {
+		age = index - HPACK_STATICS - 1;
+		if (index > 0x7e || age >= table->count)
+			return 0;
+		entry = &table->entries[masked(table->inserted - age - 1, HPACK_ENTRIES)];
+		*name = entry->name;
+		*value = entry->value;
+	}
+	block->position++;
+	block->fields++;
+	return 1;
+}
+
 /* Sets the value of an entry, if the table still has it. */
 ENGINE_INLINE void hpack_remember(struct hpack_table *table, __u32 entry, __u32 value)
 {

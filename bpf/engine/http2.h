@@ -265,15 +265,15 @@ ENGINE_INLINE __u32 http2_after_padding(const struct http2_direction *dir)
 	return HTTP2_SKIP;
 }
 
-ENGINE_INLINE int http2_begin_frame(struct http2_direction *dir, struct http2_pass *pass)
+/* `head`: the header's first eight bytes; `last`: its ninth. */
+ENGINE_INLINE int http2_begin_frame(struct http2_direction *dir, struct http2_pass *pass, __u64 head, __u32 last)
 {
 	int reason;
 
-	dir->remaining = (__u32)dir->held[0] << 16 | (__u32)dir->held[1] << 8 | dir->held[2];
-	dir->type = dir->held[3];
-	dir->flags = dir->held[4];
-	dir->stream = ((__u32)dir->held[5] << 24 | (__u32)dir->held[6] << 16 | (__u32)dir->held[7] << 8 | dir->held[8]) &
-		      0x7fffffff;
+	dir->remaining = head >> 40;
+	dir->type = head >> 32;
+	dir->flags = head >> 24;
+	dir->stream = ((__u32)head << 8 | last) & 0x7fffffff;
 	dir->padding = 0;
 	reason = http2_check(dir, dir->remaining);
 	if (reason)
@@ -300,12 +300,10 @@ ENGINE_INLINE int http2_begin_frame(struct http2_direction *dir, struct http2_pa
 }
 
 /* A part of a header block: read where it stands if it is whole, else put together. */
-ENGINE_GLOBAL int http2_block(struct http2_direction *dir, struct http2_pass *pass)
+ENGINE_INLINE int http2_block(struct http2_direction *dir, struct http2_pass *pass)
 {
 	__u32 available, left, part, to;
 
-	if (!dir || !pass)
-		return -REASON_FRAME_ORDER;
 	available = http2_available(pass);
 	left = pass->size - pass->position;
 	if (!dir->block_length && (dir->flags & FLAG_END_HEADERS) && dir->remaining <= WINDOW_SIZE &&
@@ -382,17 +380,22 @@ ENGINE_GLOBAL int http2_setting(struct http2_direction *dir, struct http2_pass *
 }
 
 /* What has a fixed size: the header of a frame, and what stands before or in place of its payload. */
-ENGINE_GLOBAL int http2_fixed(struct http2_direction *dir, struct http2_pass *pass)
+ENGINE_INLINE int http2_fixed(struct http2_direction *dir, struct http2_pass *pass)
 {
+	const __u8 *head;
 	__u32 size = 0;
 
-	if (!dir || !pass)
-		return -REASON_FRAME_ORDER;
 	switch (dir->state) {
 	case HTTP2_FRAME:
-		if (!http2_hold(dir, pass, FRAME_HEADER_SIZE))
-			return http2_more(pass, FRAME_HEADER_SIZE);
-		return http2_begin_frame(dir, pass);
+		if (likely(!dir->held_count && http2_available(pass) >= FRAME_HEADER_SIZE)) {
+			head = &pass->block.bytes[http2_at(pass)];
+			pass->position += FRAME_HEADER_SIZE;
+		} else {
+			if (!http2_hold(dir, pass, FRAME_HEADER_SIZE))
+				return http2_more(pass, FRAME_HEADER_SIZE);
+			head = dir->held;
+		}
+		return http2_begin_frame(dir, pass, load_be64(head), head[8]);
 	case HTTP2_PAD_LENGTH:
 		size = 1;
 		break;

@@ -2,7 +2,7 @@
 /* Calls of a connection: begun by a request's header block, ended by the response's end or by a reset. */
 #pragma once
 
-#include "mesh/methods.h"
+#include "mesh/heard.h"
 #include "mesh/rows.h"
 
 static __always_inline struct call *find_call(struct reading *reading, __u32 stream)
@@ -33,27 +33,17 @@ static __noinline int begin_call(struct reading *reading, struct scratch *scratc
 {
 	struct call fresh = { .stream = stream }, *slot;
 	struct call_key key = { .stream = stream };
-	__u32 seen;
 
 	if (!reading || !scratch)
 		return 0;
-	seen = scratch->seen;
-	fresh.start_ns = bpf_ktime_get_ns();
-	fresh.grpc = (seen >> NAME_CONTENT_TYPE & 1) && scratch->values[NAME_CONTENT_TYPE] == 1;
+	fresh.start_ns = now_of(scratch);
+	fresh.grpc = scratch->heard.grpc;
+	fresh.method = scratch->heard.method;
+	fresh.timeout = scratch->heard.timeout;
 	if (!fresh.grpc) {
 		fresh.halves[ROLE_CLIENT].opaque = 1;
 		fresh.halves[ROLE_SERVER].opaque = 1;
-	} else if (seen >> NAME_PATH & 1) {
-		fresh.method = scratch->values[NAME_PATH];
-		if (fresh.method == VALUE_UNRESOLVED) {
-			/* Without a length it stands for a path that came with no gRPC call: nobody kept it. */
-			fresh.method = method_number(scratch, reading->destination, scratch->pass.block.path_length);
-			hpack_remember(&reading->directions[ROLE_CLIENT].table, scratch->pass.block.path_entry,
-				       fresh.method);
-		}
 	}
-	if (seen >> NAME_GRPC_TIMEOUT & 1)
-		fresh.timeout = scratch->values[NAME_GRPC_TIMEOUT];
 	if (stream > reading->last_stream)
 		reading->last_stream = stream;
 	slot = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
@@ -73,7 +63,7 @@ static __noinline int begin_call(struct reading *reading, struct scratch *scratc
 }
 
 /* One direction of a call has ended. Its record stays until the other has too. */
-static __always_inline void end_half(struct reading *reading, struct call *call, __u32 role)
+static __always_inline void end_half(struct reading *reading, struct call *call, struct scratch *scratch, __u32 role)
 {
 	if (role == ROLE_CLIENT) {
 		call->request_ended = 1;
@@ -81,7 +71,7 @@ static __always_inline void end_half(struct reading *reading, struct call *call,
 			remove_call(reading, call);
 		return;
 	}
-	finish_call(reading, call, ENDING_COMPLETE, 0);
+	finish_call(reading, call, ENDING_COMPLETE, 0, now_of(scratch));
 	call->response_ended = 1;
 	if (call->request_ended)
 		remove_call(reading, call);
@@ -91,13 +81,12 @@ static __always_inline void end_half(struct reading *reading, struct call *call,
 __noinline int on_headers(struct reading *reading, struct scratch *scratch, __u32 role)
 {
 	struct call *call;
-	__u32 stream, seen, status;
+	__u32 stream;
 
 	if (!reading || !scratch)
 		return 0;
 	role &= 1;
 	stream = scratch->pass.stream;
-	seen = scratch->seen;
 	call = find_call(reading, stream);
 	if (role == ROLE_CLIENT) {
 		if (!call && (stream & 1) && stream > reading->last_stream) {
@@ -105,20 +94,17 @@ __noinline int on_headers(struct reading *reading, struct scratch *scratch, __u3
 			call = find_call(reading, stream);
 		}
 		if (call && (scratch->pass.flags & FLAG_END_STREAM))
-			end_half(reading, call, role);
+			end_half(reading, call, scratch, role);
 		return 0;
 	}
 	if (!call)
 		return 0;
-	if (seen >> NAME_STATUS & 1) {
-		status = scratch->values[NAME_STATUS];
-		if (status >= 200 || status == 0)
-			call->http_status = status;
-	}
-	if (seen >> NAME_GRPC_STATUS & 1)
-		call->grpc_status = scratch->values[NAME_GRPC_STATUS] + 1;
+	if (scratch->heard.status >= 200)
+		call->http_status = scratch->heard.status;
+	if (scratch->heard.grpc_status)
+		call->grpc_status = scratch->heard.grpc_status;
 	if (scratch->pass.flags & FLAG_END_STREAM)
-		end_half(reading, call, role);
+		end_half(reading, call, scratch, role);
 	return 0;
 }
 
@@ -144,7 +130,7 @@ __noinline int on_data(struct reading *reading, struct scratch *scratch, __u32 r
 	}
 	http2_finish_payload(dir);
 	if (call && (dir->flags & FLAG_END_STREAM))
-		end_half(reading, call, role);
+		end_half(reading, call, scratch, role);
 	return EVENT_NONE;
 }
 
@@ -160,7 +146,7 @@ __noinline int on_reset(struct reading *reading, struct scratch *scratch, __u32 
 	if (!call)
 		return 0;
 	finish_call(reading, call, role == ROLE_CLIENT ? ENDING_CLIENT_RESET : ENDING_SERVER_RESET,
-		    scratch->pass.code);
+		    scratch->pass.code, now_of(scratch));
 	remove_call(reading, call);
 	return 0;
 }

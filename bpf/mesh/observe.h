@@ -5,7 +5,7 @@
 #include "mesh/calls.h"
 
 /* Of a message that is looked at: enough for a call's headers and the beginning of its message. */
-#define LOOK_SIZE 128
+#define LOOK_SIZE 256
 
 /* More steps than the longest message can need, a frame header and a payload each. */
 #define MAX_STEPS (1 << 20)
@@ -55,32 +55,6 @@ static __noinline int drop_pieces(__u64 id, __u32 role, __u32 length)
 	return 0;
 }
 
-/* Decodes the header block of the pass. Returns 0, or a negated reason. */
-__noinline int decode_block(struct http2_direction *dir, struct scratch *scratch)
-{
-	struct hpack_block *block;
-	__u32 i;
-	int result;
-
-	if (!dir || !scratch)
-		return -REASON_HPACK_TRUNCATED;
-	block = &scratch->pass.block;
-	block->fields = 0;
-	block->path_length = 0;
-	block->path_entry = 0;
-	scratch->seen = 0;
-	loop_below (i, HEADER_BLOCK_SIZE + 1) {
-		result = hpack_next(&dir->table, block);
-		if (result <= 0)
-			return result;
-		if (block->form == FORM_SIZE_UPDATE || block->name == NAME_OTHER)
-			continue;
-		scratch->values[block->name & 15] = block->value;
-		scratch->seen |= 1U << (block->name & 15);
-	}
-	return 0;
-}
-
 /* Acts on what http2_step met. Returns an event that the caller has to see to, or a negated reason. */
 __noinline int on_event(struct reading *reading, struct scratch *scratch, __u32 role, int event)
 {
@@ -95,7 +69,7 @@ __noinline int on_event(struct reading *reading, struct scratch *scratch, __u32 
 		return on_data(reading, scratch, role);
 	case EVENT_HEADERS:
 	case EVENT_PROMISE:
-		reason = decode_block(&reading->directions[role], scratch);
+		reason = read_block(reading, scratch, role);
 		if (reason)
 			return reason;
 		if (event == EVENT_HEADERS)
@@ -123,6 +97,7 @@ static __always_inline int begin_pass(struct reading *reading, struct scratch *s
 	pass->start = 0;
 	pass->filled = 0;
 	scratch->base = 0;
+	scratch->now = 0;
 	if (unlikely(dir->block_length) && move_pieces(scratch, reading->id, role, dir->block_length, 0))
 		return REASON_HELPER_FAILED;
 	return 0;

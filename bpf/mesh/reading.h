@@ -28,10 +28,33 @@ struct call_key {
 	__u32 reserved;
 };
 
+/* What a header block said. */
+struct heard {
+	__u32 method;	   /* its path, numbered */
+	__u32 timeout;	   /* grpc-timeout, as header_value packs it; 0: none */
+	__u16 status;	   /* :status; 0: none */
+	__u8 grpc_status;  /* plus one; 0: none */
+	__u8 grpc;	   /* content-type is gRPC's */
+};
+
+/* Longest header block that is remembered: calls without literals have some ten bytes. */
+#define REPEATED_SIZE 48
+
+/* The last block of its kind that left the HPACK table as it was. */
+struct repeated {
+	__u64 words[REPEATED_SIZE / 8];
+	__u32 length; /* 0: none */
+	__u32 inserted;
+	__u32 mark;
+	struct heard heard;
+	__u32 reserved[2];
+};
+
 /* A connection that is read. Only one hook writes each direction. */
 struct reading {
 	__u64 id;			      /* of the connection */
 	struct http2_direction directions[2]; /* by the role of the sender */
+	struct repeated repeated[4];	      /* by role and END_STREAM: headers and trailers take turns */
 	struct call slots[CALL_SLOTS];	      /* stream identifiers take turns */
 	__u32 next_seq[2];     /* of a sender that is read by its own hook: write_seq once all that was shown is sent */
 	__u32 unsent[2];       /* shown already, and about to be shown again */
@@ -66,9 +89,9 @@ struct piece {
 
 /* What a pass needs beside the connection's own state. */
 struct scratch {
+	__u64 now;	      /* when the message was seen; 0: not asked for yet */
 	struct http2_pass pass;
-	__u32 values[16];     /* of the header block just read, by enum hpack_name */
-	__u32 seen;	      /* which of them were there */
+	struct heard heard;   /* in the header block just read */
 	__u32 busy;
 	__u32 base;	      /* first byte of the message in the linear part that the kernel shows */
 	struct method method; /* to be inserted */
@@ -149,6 +172,14 @@ static __always_inline struct scratch *acquire_scratch(void)
 static __always_inline void release_scratch(struct scratch *scratch)
 {
 	WRITE_ONCE(scratch->busy, 0);
+}
+
+/* One reading of the clock does for a message. */
+static __always_inline __u64 now_of(struct scratch *scratch)
+{
+	if (!scratch->now)
+		scratch->now = bpf_ktime_get_ns();
+	return scratch->now;
 }
 
 /* The connection is read no further: neither direction, and its open calls end when it closes. */

@@ -115,6 +115,7 @@ __noinline int close_reading(__u64 id, int left)
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 	struct call_key key = { .connection = id };
+	__u64 now = bpf_ktime_get_ns();
 	__u32 ending, i, speaks;
 
 	if (!reading)
@@ -127,7 +128,7 @@ __noinline int close_reading(__u64 id, int left)
 		struct call *call = &reading->slots[i & (CALL_SLOTS - 1)];
 
 		if (call->stream)
-			finish_call(reading, call, ending, 0);
+			finish_call(reading, call, ending, 0, now);
 	}
 	loop_below (i, MAX_ENDED_STREAMS) {
 		struct call *call;
@@ -138,7 +139,7 @@ __noinline int close_reading(__u64 id, int left)
 		call = bpf_map_lookup_elem(&calls, &key);
 		if (!call)
 			continue;
-		finish_call(reading, call, ending, 0);
+		finish_call(reading, call, ending, 0, now);
 		remove_call(reading, call);
 	}
 	drop_pieces(id, ROLE_CLIENT, reading->directions[ROLE_CLIENT].block_length);
