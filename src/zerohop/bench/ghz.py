@@ -18,7 +18,9 @@ from zerohop.bench.sockets import wait_connected
 from zerohop.bench.stage import Stage
 from zerohop.errors import ZerohopError
 
-# Calls go on for so long after the measured interval: its end must not be theirs.
+# From its connections to its first calls it takes a while; and calls go on after the measured interval, whose end
+# must not be theirs.
+_SETTLE_SECONDS: Final = 0.2
 _TAIL_SECONDS: Final = 0.3
 
 # grpc-go would ask a proxy for addresses that are not the machine's own.
@@ -51,13 +53,14 @@ class Ghz:
     def measure(self, stage: Stage) -> dict[str, float]:
         """All four figures of one pass: ghz keeps every call's end and latency in memory."""
         report = stage.scratch / "calls.json"
-        seconds = stage.timing.warmup + stage.timing.measured + _TAIL_SECONDS
+        warmup = _SETTLE_SECONDS + stage.timing.warmup
+        seconds = warmup + stage.timing.measured + _TAIL_SECONDS
         command = self._command(stage, report, f"--duration={round(seconds * 1000)}ms", "--duration-stop=wait")
         try:
             with stage.start("client", command, _ENVIRONMENT) as client:
                 # It reads its options first, then connects, then calls.
                 wait_connected(self.server, stage.port, self.connections, stage.deadline())
-                time.sleep(stage.timing.warmup)
+                time.sleep(warmup)
                 client.require_running()
                 first, before = time.time(), read_cpu_line()
                 time.sleep(stage.timing.measured)
@@ -112,8 +115,13 @@ def parse_calls(report: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 def latencies_between(calls: list[tuple[float, float]], first: float, last: float) -> list[float]:
     """The latencies of the calls that ended between two instants, ascending; `ZerohopError` unless it was busy then."""
-    if min(end for end, _ in calls) > first or max(end for end, _ in calls) < last:
-        raise ZerohopError("ghz did not make calls during the whole measured interval", hint="use a longer --seconds")
+    begin, end = min(calls)[0], max(calls)[0]
+    if begin > first or end < last:
+        raise ZerohopError(
+            f"calls of ghz ended from {begin - first:+.3f} s on and until {end - last:+.3f} s, "
+            "seen from the beginning and the end of the measured interval, which they do not fill",
+            hint="use a longer --seconds",
+        )
     latencies = sorted(latency for end, latency in calls if first <= end < last)
     if not latencies:
         raise ZerohopError("no call of ghz ended in the measured interval", hint="use a longer --seconds")
