@@ -58,10 +58,11 @@ __noinline int readable_bytes(struct reading *reading, __u32 role, __u32 size, _
 {
 	__u32 opaque;
 
-	if (!reading)
+	if (!reading || room / 2 >= size)
 		return size;
-	if (room / 2 >= size)
-		return size;
+#ifdef ZH_BREAK_PIECES
+	return size;
+#endif
 	if (room / 2 >= LOOK_SIZE)
 		return room / 2;
 	role &= 1;
