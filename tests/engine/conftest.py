@@ -48,3 +48,15 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     """Each build in turn."""
     chosen: Engine = request.getfixturevalue("native" if request.param == "native" else "in_kernel")
     return chosen
+
+
+@pytest.fixture(scope="session")
+def two_natives(native: Native, builds: Path) -> tuple[Native, Native]:
+    """One for each direction of a connection."""
+    return native, Native(builds / "engine.so", native.constants)
+
+
+@pytest.fixture(scope="session")
+def two_kernels(in_kernel: Kernel, harness: Path) -> Iterator[tuple[Kernel, Kernel]]:
+    with loaded(harness) as other:
+        yield in_kernel, other

@@ -81,6 +81,7 @@ class HeaderReader:
             if field is not None:
                 fields.append(field)
             assert self.shim.fields == len(fields)
+        assert result != -self.engine.constants.reason["REASON_MAX"], "the engine contradicts itself"
         if result < 0:
             raise EngineError(self.engine.constants.reason(self.shim.reason).name.removeprefix("REASON_"))
         return fields

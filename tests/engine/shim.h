@@ -99,7 +99,23 @@ ENGINE_INLINE void shim_name(struct hpack_block *block, struct shim *shim)
 	copy_bytes(shim->name_text, TEXT_SIZE, block->text);
 }
 
-/* The next field: 1, 0 at the end, or a negated reason. */
+/* The short form must say the same of a field, or nothing at all. */
+ENGINE_INLINE int shim_short(struct hpack_table *table, struct hpack_block *block)
+{
+	__u32 position = block->position, fields = block->fields, after, name = 0, value = 0;
+	int result, read = hpack_next_short(table, block, &name, &value);
+
+	after = block->position;
+	block->position = position;
+	block->fields = fields;
+	result = hpack_next(table, block);
+	if (read && (result != 1 || block->position != after || block->name != name || block->value != value ||
+		     block->fields != fields + 1))
+		return -REASON_MAX;
+	return result;
+}
+
+/* The next field: 1, 0 at the end, or a negated reason; -REASON_MAX: the engine contradicts itself. */
 ENGINE_INLINE int shim_field(struct shim_state *state, struct shim *shim)
 {
 	struct hpack_table *table = &state->direction.table;
@@ -108,7 +124,7 @@ ENGINE_INLINE int shim_field(struct shim_state *state, struct shim *shim)
 
 	if (block->position < block->end)
 		shim_name(block, shim);
-	result = hpack_next(table, block);
+	result = shim_short(table, block);
 	shim->form = block->form;
 	shim->name = block->name;
 	shim->value = block->value;
