@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+
+FUZZER = "fuzzer"
+REPLAYER = "replayer"
 
 ZIG = [sys.executable, "-m", "ziglang", "cc"]
 INCLUDES = [f"-I{ROOT / 'bpf'}", f"-I{HERE}"]
@@ -58,15 +62,14 @@ def harness_object(folder: Path, *, compiler: str = "zig") -> Path:
 
 
 def fuzzer(folder: Path) -> tuple[Path, str]:
-    """The fuzzer, and what it is: with libFuzzer and both sanitizers, or what replays inputs only."""
+    """The fuzzer, and what it is. Named FUZZER it has libFuzzer; named REPLAYER it runs the inputs that it is given."""
     source = str(HERE / "fuzz.c")
     clang = shutil.which("clang-19") or shutil.which("clang")
     if clang is not None:
         flags = ["-O1", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
-        try:
-            program = compile_source(folder / "fuzz", [clang, *flags, *WARNINGS, *INCLUDES, source])
-            return program, "libFuzzer, address and undefined-behaviour sanitizers"
-        except RuntimeError:
-            pass  # a clang without its compiler-rt
-    program = compile_source(folder / "fuzz", [*ZIG, *TRAPS, *WARNINGS, "-DREPLAY", *INCLUDES, source])
-    return program, "replay only, undefined-behaviour sanitizer (no clang with libFuzzer here)"
+        # A clang without its compiler-rt fails here.
+        with contextlib.suppress(RuntimeError):
+            program = compile_source(folder / FUZZER, [clang, *flags, *WARNINGS, *INCLUDES, source])
+            return program, "libFuzzer with the address and undefined-behaviour sanitizers"
+    program = compile_source(folder / REPLAYER, [*ZIG, *TRAPS, *WARNINGS, "-DREPLAY", *INCLUDES, source])
+    return program, "no clang with libFuzzer: replays only, with the undefined-behaviour sanitizer"

@@ -155,6 +155,12 @@ def test_a_path_is_remembered_with_its_entry(reader: HeaderReader) -> None:
     assert field.number == UNRESOLVED
 
 
+def test_an_entry_that_went_is_not_remembered_in_its_successors_place(reader: HeaderReader) -> None:
+    reader.read(literal(b"", b"") * 129)  # one more than the ring has places
+    reader.remember(1, 7)
+    assert {field.number for field in reader.read(b"".join(integer(index, 7, 0x80) for index in range(62, 190)))} == {0}
+
+
 def test_the_last_path_of_a_block_counts(reader: HeaderReader) -> None:
     fields = reader.read(literal(b":path", b"/first") + b"\x84")
     assert [field.value.beginning for field in fields] == [b"/first", b"/"]
