@@ -212,7 +212,7 @@ static __always_inline void count_start(const struct reading *reading, const str
 }
 
 /* Counts the call, once. `code`: of the RST_STREAM. */
-__noinline int finish_call(struct reading *reading, struct call *call, __u32 ending, __u32 code, __u64 now)
+__noinline int finish_call(struct reading *reading, struct call *call, enum ending ending, __u32 code, __u64 now)
 {
 	__u64 elapsed;
 	struct series_key key;

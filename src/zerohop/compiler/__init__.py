@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, field
 from typing import Final
 
 from zerohop.config import Configuration, Shortcut
-from zerohop.config.protocol import Protocol
+from zerohop.config.model import Transport
+from zerohop.config.protocol import Protocol, declared_protocol
 from zerohop.config.selection import declarations
 
 __all__ = ["Protocol", "Tables", "WorkloadEntry", "compile_tables"]
@@ -31,7 +33,9 @@ class Tables:
 
     `cgroups`: path relative to the cgroup v2 mount, `/a/b`, to workload, without those that `zerohop exec` makes.
     `units`: systemd unit to workload. `ports`: workload and the TCP port on which it listens, to the declared protocol.
-    `excluded`: workload and port that stay plain TCP.
+    `excluded`: workload and port that stay plain TCP. `services`: `NS/NAME` of those that `port_services` and
+    `endpoints` name, in the configuration's order. `port_services`: workload and port to the first Service that has it.
+    `endpoints`: plain addresses of Services (16 bytes, IPv4 as v4-mapped) and ports, to protocol and Service.
     """
 
     workloads: dict[str, WorkloadEntry]
@@ -39,6 +43,9 @@ class Tables:
     units: dict[str, str]
     ports: dict[tuple[str, int], Protocol]
     excluded: frozenset[tuple[str, int]]
+    services: tuple[str, ...] = ()
+    port_services: dict[tuple[str, int], str] = field(default_factory=dict)
+    endpoints: dict[tuple[bytes, int], tuple[Protocol, str]] = field(default_factory=dict)
 
 
 def compile_tables(configuration: Configuration) -> Tables:
@@ -49,13 +56,17 @@ def compile_tables(configuration: Configuration) -> Tables:
     workloads = configuration.workloads
     ports: dict[tuple[str, int], Protocol] = {}
     undeclared: set[tuple[str, int]] = set()
+    port_services: dict[tuple[str, int], str] = {}
     for each in declarations(workloads, configuration.services, configuration.endpoint_slices):
+        port_services.setdefault((each.workload, each.number), each.service.key)
         if each.protocol is None:
             undeclared.add((each.workload, each.number))
         else:
             ports[each.workload, each.number] = each.protocol
     for key in undeclared:
         ports.setdefault(key, Protocol.TCP)
+    endpoints = _endpoints(configuration)
+    named = {*port_services.values(), *(service for _, service in endpoints.values())}
     return Tables(
         workloads={
             each.key: WorkloadEntry(each.namespace, each.name, each.service_account, _SHORTCUT[each.shortcut])
@@ -65,4 +76,33 @@ def compile_tables(configuration: Configuration) -> Tables:
         units={unit: each.key for each in workloads for unit in each.units},
         ports=ports,
         excluded=frozenset((each.key, port) for each in workloads for port in each.exclude_ports),
+        services=tuple(each.key for each in configuration.services if each.key in named),
+        port_services=port_services,
+        endpoints=endpoints,
     )
+
+
+def _endpoints(configuration: Configuration) -> dict[tuple[bytes, int], tuple[Protocol, str]]:
+    """What a managed client may dial outside the mesh's own workloads; of two Services the first counts."""
+    services = {each.key: each for each in configuration.services}
+    found: dict[tuple[bytes, int], tuple[Protocol, str]] = {}
+    for piece in configuration.endpoint_slices:
+        service = services.get(f"{piece.namespace}/{piece.service}")
+        if service is None:
+            continue
+        declared = {each.name: each for each in service.ports if each.transport is Transport.TCP}
+        for port in piece.ports:
+            of_service = declared.get(port.name)
+            if port.transport is not Transport.TCP or of_service is None:
+                continue
+            name = port.app_protocol or of_service.app_protocol
+            protocol = declared_protocol(name, of_service.name) or Protocol.TCP
+            for endpoint in piece.endpoints:
+                for address in endpoint.addresses:
+                    found.setdefault((_sixteen_bytes(address), port.port), (protocol, service.key))
+    return found
+
+
+def _sixteen_bytes(address: str) -> bytes:
+    parsed = ipaddress.ip_address(address)
+    return parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed

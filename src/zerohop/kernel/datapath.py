@@ -44,6 +44,8 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "flows": ("u32", "flow"),
     "flow_counts": ("u32", "u64"),
 }
+# What one build needs of another's, to let its connections go and to see which cgroups are taken.
+SHARED_BY_BUILDS: Final = ("connections", "cgroups")
 GROWING: Final = frozenset({"settings"})
 PER_CPU: Final = frozenset({"counters", "series", "tcp_series", "flow_counts"})
 # Of these every CPU has a part of its own, of as many entries as the object says.
@@ -183,7 +185,7 @@ class DataPath:
 
     @classmethod
     def open_any(cls, instance: str) -> DataPath:
-        """Opens the pins of whatever build made them, without programs.
+        """Opens the pins of whatever build made them: the settings and `SHARED_BY_BUILDS`, no more.
 
         The settings are read by this build's layout, of which both have the beginning; the rest by the layouts that the
         kernel keeps with the maps. What is not there or not as this build expects is left out and stands in `unknown`.
@@ -194,10 +196,9 @@ class DataPath:
             path._open_map("settings")
             own, path.layouts = path.layouts, Layouts.of_map(path.maps["settings"].fd)
             own.close()
-            for name in MAPS:
+            for name in SHARED_BY_BUILDS:
                 try:
-                    if name not in path.maps:
-                        path._open_map(name)
+                    path._open_map(name)
                 except (ZerohopError, TypeError) as error:
                     path.unknown[name] = str(error)
         except BaseException:

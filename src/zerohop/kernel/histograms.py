@@ -1,4 +1,4 @@
-"""The bounds of the kernel's histograms: Istio's, so that its dashboards fit, and finer ones where same-node calls are."""
+"""The bounds of the kernel's histograms: Istio's, so that its dashboards fit, and finer ones for calls on one node."""
 
 from __future__ import annotations
 

@@ -90,6 +90,10 @@ class Map:
             if value is not None:
                 yield key, value
 
+    def entries(self) -> int:
+        """How many the map can hold."""
+        return int(libbpf.map_info(self.fd).max_entries)
+
     def memory_bytes(self) -> int:
         """What the kernel accounts for the map (`memlock` in its fdinfo)."""
         info = Path(f"/proc/self/fdinfo/{self.fd}").read_text()

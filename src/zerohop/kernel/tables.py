@@ -53,7 +53,9 @@ def apply(path: DataPath, tables: Tables, cgroups: dict[str, str], generation: i
     """
     ids = _apply_workloads(path, tables)
     _apply_cgroups(path, {where: ids[name] for where, name in cgroups.items()})
-    _apply_ports(path, tables, ids)
+    services = _apply_services(path, tables)
+    _apply_ports(path, tables, ids, services)
+    _apply_endpoints(path, tables, services)
     settings = path.settings()
     settings.generation = generation
     path.write_settings(settings)
@@ -79,6 +81,7 @@ def _apply_workloads(path: DataPath, tables: Tables) -> dict[str, int]:
         long_gone -= {end.workload for _, conn in path.maps["connections"].items() for end in conn.ends}
         for number in long_gone:
             table.delete(ctypes.c_uint32(number))
+        _forget_telemetry(path, long_gone)
     # Until its cgroups have gone too, a connection can be made that is its own: the number is not free yet.
     for number in gone - long_gone:
         key = ctypes.c_uint32(number)
@@ -87,6 +90,21 @@ def _apply_workloads(path: DataPath, tables: Tables) -> dict[str, int]:
             value.removed = 1
             table.put(key, value)
     return ids
+
+
+def _forget_telemetry(path: DataPath, workloads: set[int]) -> None:
+    """Removes the rows of workloads whose numbers are free again: they would become another's."""
+    for name in ("series", "tcp_series"):
+        table = path.maps[name]
+        for key in list(table.keys()):
+            if key.source in workloads or key.destination in workloads:
+                table.delete(key)
+    methods = path.maps["methods"]
+    for key in list(methods.keys()):
+        if key.destination in workloads:
+            methods.delete(key)
+    for number in workloads:
+        path.maps["method_counts"].delete(ctypes.c_uint32(number))
 
 
 def has_removed_with_connections(path: DataPath) -> bool:
@@ -120,18 +138,45 @@ def _apply_cgroups(path: DataPath, wanted: dict[str, int]) -> None:
         table.delete(key_type(parent_node, name_bytes))
 
 
-def _apply_ports(path: DataPath, tables: Tables, ids: dict[str, int]) -> None:
+def _apply_services(path: DataPath, tables: Tables) -> dict[str, int]:
+    """`NS/NAME` to number. A Service keeps its number for good: rows of telemetry name it long after it has gone."""
+    table = path.maps["services"]
+    ids = {f"{text(value.namespace_name)}/{text(value.name)}": key.value for key, value in table.items()}
+    following = max(ids.values(), default=0) + 1
+    for name in tables.services:
+        if name not in ids:
+            ids[name] = following
+            following += 1
+            namespace, _, own = name.partition("/")
+            table.put(ctypes.c_uint32(ids[name]), path.layouts.struct("service")(namespace.encode(), own.encode()))
+    return ids
+
+
+def _apply_ports(path: DataPath, tables: Tables, ids: dict[str, int], services: dict[str, int]) -> None:
     table = path.maps["ports"]
     key_type, value_type = path.layouts.struct("port_key"), path.layouts.struct("port")
     wanted: dict[tuple[int, int], Any] = {}
     for (name, number), protocol in tables.ports.items():
-        wanted[ids[name], number] = value_type(int(protocol), 0)
+        service = tables.port_services.get((name, number), "")
+        wanted[ids[name], number] = value_type(int(protocol), 0, services.get(service, 0))
     for name, number in tables.excluded:
-        wanted.setdefault((ids[name], number), value_type(0, 0)).excluded = 1
+        wanted.setdefault((ids[name], number), value_type(0, 0, 0)).excluded = 1
     for (workload, number), value in wanted.items():
         table.put(key_type(workload, number), value)
     for key in list(table.keys()):
         if (key.workload, key.port) not in wanted:
+            table.delete(key)
+
+
+def _apply_endpoints(path: DataPath, tables: Tables, services: dict[str, int]) -> None:
+    table = path.maps["endpoints"]
+    key_type, value_type = path.layouts.struct("endpoint_key"), path.layouts.struct("endpoint")
+    for (address, port), (protocol, service) in tables.endpoints.items():
+        key = key_type(port=port)
+        key.address[:] = address
+        table.put(key, value_type(int(protocol), services[service]))
+    for key in list(table.keys()):
+        if (bytes(key.address), key.port) not in tables.endpoints:
             table.delete(key)
 
 
