@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,12 +14,11 @@ from zerohop.bench.signals import ending_signals_held
 from zerohop.errors import ZerohopError
 from zerohop.kernel import libbpf
 from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.telemetry import read_calls, read_reading
 
 HOOKS: Final = ("zerohop_sender", "zerohop_receiver")
 """The programs that see a connection's bytes."""
 
-# ENDING_COMPLETE in bpf/shared/telemetry.h: no type of the object has that enumeration, so its BTF has not either.
-_COMPLETE: Final = 1
 _BPF_STATS_RUN_TIME: Final = 0
 
 
@@ -104,22 +102,12 @@ class Account:
         self._path = DataPath.open(instance)
 
     def counts(self) -> Counts:
-        layouts = self._path.layouts
-        protocols = {each.value: each.name.removeprefix("PROTOCOL_").lower() for each in layouts.enum("protocol")}
         calls: Counter[str] = Counter()
-        # A walk may meet a row twice when others vanish; rows of open connections do not.
-        for key, per_cpu in self._path.maps["series"].items():
-            if key.ending == _COMPLETE:
-                protocol = protocols[key.protocol]
-                status = key.grpc_status if protocol == "grpc" else key.http_status
-                calls[f"{protocol} {status}"] += sum(row.calls for row in per_cpu)
-        per_cpu = self._path.maps["counters"].get(ctypes.c_uint32(0)) or []
-        unread = {
-            reason.name.removeprefix("REASON_").lower(): sum(counters.unread[reason] for counters in per_cpu)
-            for reason in layouts.enum("reason")
-            if not reason.name.endswith("_MAX")
-        }
-        return Counts(calls, {reason: count for reason, count in unread.items() if count})
+        for row in read_calls(self._path):
+            if row.ending == "complete":
+                status = row.http_status if row.grpc_status is None else row.grpc_status
+                calls[f"{row.protocol} {status}"] += row.calls
+        return Counts(calls, read_reading(self._path).unread)
 
     def hook_times(self) -> dict[str, HookTime]:
         """Only grows while `hook_times_measured`."""
