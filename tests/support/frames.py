@@ -3,8 +3,8 @@
 `frames.py serve PORT`: takes one connection, reads it in fits and starts, answers nothing, ends with the client.
 `frames.py send PORT SEED BYTES SNDBUF`: sends gRPC requests on many streams in frames of random sizes. What the kernel
 does not take is sent again together with more, or, where a frame may begin, after another frame, as real programs do.
-Prints {"requests", "messages", "bytes", "resets", "partial"}: messages by their prefixes, bytes of DATA without padding,
-and how often the kernel took a part only.
+Prints {"requests", "messages", "bytes", "resets", "partial"}: messages by their prefixes, bytes of DATA without
+padding, and how often the kernel took a part only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, UNKNOWN = 0, 1, 3, 4, 6, 0xFA
 END_STREAM, END_HEADERS, PADDED = 1, 4, 8
 CANCEL: Final = 8
+
+SIZES: Final = (0, 1, 100, 5_000, 70_000, 400_000)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -76,8 +78,7 @@ class Writer:
         if not self.open or (chance < 0.4 and len(self.open) < 40):
             stream = 2 * self.counts["requests"] + 1
             self.counts["requests"] += 1
-            sizes = [self.random.choice((0, 1, 100, 5_000, 70_000, 400_000)) for _ in range(self.random.randrange(1, 4))]
-            self.open[stream] = Stream(sizes)
+            self.open[stream] = Stream(self.random.choices(SIZES, k=self.random.randrange(1, 4)))
             return frame(HEADERS, END_HEADERS, stream, REQUEST)
         stream = self.random.choice(list(self.open))
         if chance > 0.98:
