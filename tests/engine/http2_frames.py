@@ -10,6 +10,8 @@ END_STREAM, END_HEADERS, PADDED, HAS_PRIORITY = 0x1, 0x4, 0x8, 0x20
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
+RESERVED = 1 << 31  # in a stream identifier, without meaning
+
 MAX_PARTS = 20  # of a header block; some implementations count them against an attack
 
 
@@ -27,7 +29,7 @@ def frames(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 def priority(chance: Random, stream: int) -> bytes:
     depends = chance.choice([0, 1, 3, 0x7FFFFFFF])
-    if depends == stream:
+    if depends == stream & ~RESERVED:
         depends = 0
     return (depends | chance.getrandbits(1) << 31).to_bytes(4, "big") + chance.randbytes(1)
 
@@ -86,6 +88,8 @@ def rewritten(chance: Random, data: bytes) -> bytes:
         first = 9 + int.from_bytes(data[:3], "big")
         written, data = written + data[:first], data[first:]
     for place, (kind, flags, stream, payload) in enumerate(frames(data)):
+        if chance.random() < 0.1:
+            stream |= RESERVED
         if place or kind != SETTINGS:  # a server's SETTINGS come first
             written += noise(chance)
         if kind == DATA:

@@ -75,7 +75,7 @@ class Side:
         self.reader = DirectionReader(engine, client=client, look=look)
         self.expected: list[Event] = []  # what the receiver said
         self.sent: dict[int, bytearray] = {}  # DATA by stream
-        self.table_size = MIRROR
+        self.table_size = -1  # as announced after the first SETTINGS, and let through
 
     def send_data(self, stream: int, data: bytes, padding: int | None, *, end: bool) -> None:
         self.connection.send_data(stream, data, end_stream=end, pad_length=padding)
