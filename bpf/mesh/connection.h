@@ -245,8 +245,8 @@ static __always_inline void count_unread(__u32 reason)
 {
 	struct counters *count = this_cpu_counters();
 
-	if (count && reason < REASON_MAX)
-		count->unread[reason]++;
+	if (count)
+		count_at(count->unread, reason, REASON_MAX);
 }
 
 /* All that can be decided at the client's end. Returns whether it becomes a member. */

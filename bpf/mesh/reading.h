@@ -189,8 +189,8 @@ static __always_inline void stop_reading(struct reading *reading, __u32 reason)
 
 	if (__sync_val_compare_and_swap((__u32 *)&reading->off, REASON_NONE, reason) != REASON_NONE)
 		return;
-	if (count && reason < REASON_MAX)
-		count->unread[reason]++;
+	if (count)
+		count_at(count->unread, reason, REASON_MAX);
 }
 
 static __always_inline void recognise(struct reading *reading, __u32 speaks)
@@ -199,6 +199,6 @@ static __always_inline void recognise(struct reading *reading, __u32 speaks)
 
 	if (__sync_val_compare_and_swap((__u32 *)&reading->speaks, SPEAKS_UNKNOWN, speaks) != SPEAKS_UNKNOWN)
 		return;
-	if (count && speaks < SPEAKS_MAX)
-		count->recognised[speaks]++;
+	if (count)
+		count_at(count->recognised, speaks, SPEAKS_MAX);
 }

@@ -106,7 +106,7 @@ static __noinline struct series *row_of(struct series_key *key)
 static __always_inline void add_row(const struct call *call, struct series_key *key, __u64 elapsed)
 {
 	const struct grpc_stream *request = &call->halves[ROLE_CLIENT], *response = &call->halves[ROLE_SERVER];
-	__u32 zero = 0, index;
+	__u32 zero = 0;
 	const struct buckets *bounds = bpf_map_lookup_elem(&buckets, &zero);
 	struct series *row = row_of(key);
 
@@ -118,15 +118,9 @@ static __always_inline void add_row(const struct call *call, struct series_key *
 	row->response_bytes += response->bytes;
 	row->request_messages += request->messages;
 	row->response_messages += response->messages;
-	index = bucket_of(bounds->duration_ns, DURATION_BUCKETS - 1, elapsed);
-	if (index < DURATION_BUCKETS)
-		row->durations[index]++;
-	index = bucket_of(bounds->bytes, SIZE_BUCKETS - 1, request->bytes);
-	if (index < SIZE_BUCKETS)
-		row->request_sizes[index]++;
-	index = bucket_of(bounds->bytes, SIZE_BUCKETS - 1, response->bytes);
-	if (index < SIZE_BUCKETS)
-		row->response_sizes[index]++;
+	count_at(row->durations, bucket_of(bounds->duration_ns, DURATION_BUCKETS - 1, elapsed), DURATION_BUCKETS);
+	count_at(row->request_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, request->bytes), SIZE_BUCKETS);
+	count_at(row->response_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, response->bytes), SIZE_BUCKETS);
 }
 
 /* A record of this CPU's own to fill, and its sequence number to publish it by; NULL: none is wanted. */

@@ -22,8 +22,8 @@ static __noinline int count_error(enum helper helper)
 {
 	struct counters *count = this_cpu_counters();
 
-	if (count && (__u32)helper < HELPER_MAX)
-		count->errors[helper]++;
+	if (count)
+		count_at(count->errors, helper, HELPER_MAX);
 	return 0;
 }
 
@@ -31,6 +31,6 @@ static __always_inline void count_not_shortcut(__u32 reason)
 {
 	struct counters *count = this_cpu_counters();
 
-	if (count && reason < REASON_MAX)
-		count->not_shortcut[reason]++;
+	if (count)
+		count_at(count->not_shortcut, reason, REASON_MAX);
 }

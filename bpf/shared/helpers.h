@@ -156,6 +156,15 @@ extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
 /* Keeps the compiler from seeing through a value, so that it cannot merge or reorder what the verifier must see. */
 #define opaque(value) __asm__ volatile("" : "+r"(value))
 
+/* array[index]++ where the index is below the limit, in a form that verifiers since 6.12 follow: compared in 64 bits. */
+#define count_at(array, index, limit)                                                                                 \
+	({                                                                                                            \
+		__u64 __index = (__u32)(index);                                                                       \
+		opaque(__index);                                                                                      \
+		if (__index < (limit))                                                                                \
+			(array)[__index]++;                                                                           \
+	})
+
 /* A load that the compiler can neither merge with another nor compute the address of: the verifier refuses both. */
 #define context_u32(context, member)                                                                                  \
 	({                                                                                                            \
