@@ -437,9 +437,15 @@ ENGINE_INLINE int http2_fixed(struct http2_direction *dir, struct http2_pass *pa
 ENGINE_GLOBAL int http2_step(struct http2_direction *dir, struct http2_pass *pass)
 {
 	__u32 left, part;
+	int event;
 
 	if (!dir || !pass)
 		return -REASON_FRAME_ORDER;
+	if (dir->state == HTTP2_FRAME) {
+		event = http2_fixed(dir, pass);
+		if (event != EVENT_NONE || (dir->state != HTTP2_BLOCK && dir->state != HTTP2_DATA))
+			return event;
+	}
 	switch (dir->state) {
 	case HTTP2_PREFACE:
 	case HTTP2_TOKEN:

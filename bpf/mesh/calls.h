@@ -28,37 +28,48 @@ static __always_inline void remove_call(struct reading *reading, struct call *ca
 		__sync_fetch_and_add(&reading->spilled, -1);
 }
 
-/* A request's first header block: only the hook that reads requests comes here. */
-static __noinline int begin_call(struct reading *reading, struct scratch *scratch, __u32 stream)
+/* All of a call but its stream. */
+static __always_inline void fill_call(struct call *call, struct scratch *scratch)
 {
-	struct call fresh = { .stream = stream }, *slot;
-	struct call_key key = { .stream = stream };
-
-	if (!reading || !scratch)
-		return 0;
-	fresh.start_ns = now_of(scratch);
-	fresh.grpc = scratch->heard.grpc;
-	fresh.method = scratch->heard.method;
-	fresh.timeout = scratch->heard.timeout;
-	if (!fresh.grpc) {
-		fresh.halves[ROLE_CLIENT].opaque = 1;
-		fresh.halves[ROLE_SERVER].opaque = 1;
+	__builtin_memset(call, 0, sizeof(*call));
+	call->start_ns = now_of(scratch);
+	call->grpc = scratch->heard.grpc;
+	call->method = scratch->heard.method;
+	call->timeout = scratch->heard.timeout;
+	if (!call->grpc) {
+		call->halves[ROLE_CLIENT].opaque = 1;
+		call->halves[ROLE_SERVER].opaque = 1;
 	}
+}
+
+/* A call whose slot is another's. */
+static __noinline int spill_call(struct reading *reading, struct scratch *scratch, __u32 stream)
+{
+	struct call_key key = { .connection = reading->id, .stream = stream };
+	struct call call;
+
+	fill_call(&call, scratch);
+	call.stream = stream;
+	call.spilled = 1;
+	if (bpf_map_update_elem(&calls, &key, &call, BPF_NOEXIST)) {
+		count_error(HELPER_MAP_UPDATE);
+		return 0;
+	}
+	__sync_fetch_and_add(&reading->spilled, 1);
+	return 0;
+}
+
+/* A request's first header block: only the hook that reads requests comes here. */
+static __always_inline int begin_call(struct reading *reading, struct scratch *scratch, __u32 stream)
+{
+	struct call *slot;
 	if (stream > reading->last_stream)
 		reading->last_stream = stream;
 	slot = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
-	if (!slot->stream) {
-		*slot = fresh;
-	} else {
-		fresh.spilled = 1;
-		key.connection = reading->id;
-		if (bpf_map_update_elem(&calls, &key, &fresh, BPF_NOEXIST)) {
-			count_error(HELPER_MAP_UPDATE);
-			return 0;
-		}
-		__sync_fetch_and_add(&reading->spilled, 1);
-	}
-	count_start(reading, &fresh);
+	if (unlikely(slot->stream))
+		return spill_call(reading, scratch, stream);
+	fill_call(slot, scratch);
+	slot->stream = stream;
 	return 0;
 }
 
@@ -78,7 +89,7 @@ static __always_inline void end_half(struct reading *reading, struct call *call,
 }
 
 /* A whole header block of a stream, decoded into the scratch. */
-__noinline int on_headers(struct reading *reading, struct scratch *scratch, __u32 role)
+static __always_inline int on_headers(struct reading *reading, struct scratch *scratch, __u32 role)
 {
 	struct call *call;
 	__u32 stream;

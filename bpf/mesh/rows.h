@@ -194,17 +194,6 @@ static __always_inline void key_of(const struct reading *reading, const struct c
 	key->protocol = call->grpc ? PROTOCOL_GRPC : PROTOCOL_HTTP2;
 }
 
-static __always_inline void count_start(const struct reading *reading, const struct call *call)
-{
-	struct series_key key;
-	struct series *row;
-
-	key_of(reading, call, &key);
-	row = row_of(&key);
-	if (row)
-		row->calls++;
-}
-
 /* Counts the call, once. `code`: of the RST_STREAM. */
 __noinline int finish_call(struct reading *reading, struct call *call, enum ending ending, __u32 code, __u64 now)
 {

@@ -75,7 +75,7 @@ __noinline int readable_bytes(struct reading *reading, __u32 role, __u32 size, _
 	return opaque < size ? opaque : size;
 }
 
-/* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is. */
+/* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is; 0: it reads no more. */
 static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_msg *kern, __u64 id, __u32 role,
 				       int shortcut)
 {
@@ -87,7 +87,7 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_ms
 	__s32 unseen;
 
 	if (!reading || reading->off)
-		return size;
+		return 0;
 	unseen = write_seq - reading->next_seq[role];
 	shown = size;
 	if (unlikely(unseen > 0))
@@ -111,7 +111,7 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		scratch = acquire_scratch();
 		if (!scratch) {
 			stop_reading(reading, REASON_NO_SCRATCH);
-			return size;
+			return 0;
 		}
 		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg);
 		release_scratch(scratch);

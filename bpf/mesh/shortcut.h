@@ -223,7 +223,7 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	struct connection *conn;
 	struct end *me, *peer;
 	struct sk_msg *kern;
-	__u32 size = msg->size, role, shortcut;
+	__u32 size = msg->size, role, shortcut, shown;
 
 	member = bpf_sk_storage_get(&memberships, msg->sk, NULL, 0);
 	if (!member)
@@ -242,8 +242,13 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	}
 	kern = bpf_cast_to_kern_ctx(msg);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
-	if (conn->observers[role] == OBSERVER_SENDER && !READ_ONCE(conn->leave_ns))
-		size = read_sent(msg, kern, member->connection, role, shortcut);
+	if (conn->observers[role] == OBSERVER_SENDER && !READ_ONCE(conn->leave_ns)) {
+		shown = read_sent(msg, kern, member->connection, role, shortcut);
+		if (likely(shown))
+			size = shown;
+		else if (conn->reason != REASON_NONE) /* nothing to do here any more */
+			stop(conn, REASON_LEFT, bpf_ktime_get_ns());
+	}
 	if (shortcut) {
 		/* A target that has just left the map yields SK_DROP: the answer is ignored and TCP carries. */
 		shortcut = bpf_msg_redirect_hash(msg, &sockets, &peer->key, BPF_F_INGRESS) == SK_PASS;

@@ -108,5 +108,6 @@
 #define DURATION_BUCKETS 36
 #define SIZE_BUCKETS 20
 
-/* Flow records that are kept for each CPU; a reader that is slower than that loses the oldest and is told how many. */
-#define FLOWS_PER_CPU 4096
+/* Flow records that are kept for each CPU, few enough to stay in its cache; a reader that is slower than that loses the
+ * oldest and is told how many. */
+#define FLOWS_PER_CPU 2048

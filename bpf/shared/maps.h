@@ -153,6 +153,15 @@ struct {
 	__type(value, struct series);
 } series SEC(".maps");
 
+/* Filled by a walk: calls in flight, under the keys that they would end with but for what nobody knows yet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SERIES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct series_key);
+	__type(value, __u64);
+} open_calls SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, MAX_TCP_SERIES);

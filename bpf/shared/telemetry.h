@@ -6,7 +6,7 @@
 
 /* How a call ended. */
 enum ending {
-	ENDING_OPEN = 0,	 /* it has not: such a row counts starts */
+	ENDING_OPEN = 0,	 /* it has not */
 	ENDING_COMPLETE = 1,	 /* the response ended */
 	ENDING_CLIENT_RESET = 2, /* the client reset the stream before the response ended */
 	ENDING_SERVER_RESET = 3, /* the server did */
@@ -31,7 +31,7 @@ struct series_key {
 	__u8 reserved[2];
 };
 
-/* Per CPU. In a row with ENDING_OPEN only `calls` counts: started. In flight: started less ended. */
+/* Per CPU: calls that have ended. */
 struct series {
 	__u64 calls;
 	__u64 duration_ns; /* start of the request to end of the response */

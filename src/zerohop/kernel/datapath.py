@@ -41,6 +41,7 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "buckets": ("u32", "buckets"),
     "series": ("series_key", "series"),
     "tcp_series": ("tcp_series_key", "tcp_series"),
+    "open_calls": ("series_key", "u64"),
     "flows": ("u32", "flow"),
     "flow_counts": ("u32", "u64"),
 }
@@ -50,7 +51,14 @@ GROWING: Final = frozenset({"settings"})
 PER_CPU: Final = frozenset({"counters", "series", "tcp_series", "flow_counts"})
 # Of these every CPU has a part of its own, of as many entries as the object says.
 BY_CPU: Final = ("flows", "scratches")
-PROGRAMS: Final = ("zerohop_sockops", "zerohop_sender", "zerohop_receiver", "zerohop_inspect", "zerohop_options")
+PROGRAMS: Final = (
+    "zerohop_sockops",
+    "zerohop_sender",
+    "zerohop_receiver",
+    "zerohop_inspect",
+    "zerohop_open_calls",
+    "zerohop_options",
+)
 
 
 @dataclass(frozen=True)
@@ -317,6 +325,16 @@ class DataPath:
         if libbpf.test_run(self.programs["zerohop_inspect"]) < 0:
             raise ZerohopError("the kernel refused to walk the connections")
         return self.maps["inspections"].get(ctypes.c_uint32(0))
+
+    def open_calls(self) -> list[tuple[Any, int]]:
+        """Walks the calls in flight once: `struct series_key` and how many there are."""
+        table = self.maps["open_calls"]
+        with self.exclusive():
+            for key in list(table.keys()):
+                table.delete(key)
+            if libbpf.test_run(self.programs["zerohop_open_calls"]) < 0:
+                raise ZerohopError("the kernel refused to walk the calls")
+            return [(key, value.value) for key, value in table.items()]
 
     @contextlib.contextmanager
     def inspection(self) -> Iterator[Any]:

@@ -56,8 +56,8 @@ class Histogram:
 class Calls:
     """Calls that are alike in every label. An end is None when it is not managed, a method when it has no number.
 
-    `ending`: open, complete, client_reset, server_reset, closed, unread; in a row with `open`, `calls` counts starts
-    and everything else is zero. `grpc_status` is what the caller sees, None for plain HTTP/2; `http_status` 0: none was
+    `ending`: open, complete, client_reset, server_reset, closed, unread; in a row with `open`, `calls` counts starts,
+    so that in flight is what has started and not ended, and everything else is zero. `grpc_status` is what the caller sees, None for plain HTTP/2; `http_status` 0: none was
     sent. Bytes are of DATA without padding.
     """
 
@@ -137,20 +137,21 @@ def _names(path: DataPath, enumeration: str, prefix: str) -> dict[int, str]:
 
 
 def read_calls(path: DataPath, names: Names | None = None) -> list[Calls]:
-    """Every row of calls. What is counted while this reads may be in some rows and not yet in others."""
+    """Every row of calls. What ends while this reads is in flight and has ended, in this one reading."""
     names = names or Names(path)
     rows = []
+    started: dict[bytes, int] = {}
+    open_keys: dict[bytes, Any] = {}
+    for key, count in path.open_calls():
+        started[bytes(key)] = count
+        open_keys[bytes(key)] = key
     for key, values in path.maps["series"].items():
-        sums = {name: sum(getattr(value, name) for value in values) for name in _SUMS}
+        sums: dict[str, Any] = {name: sum(getattr(value, name) for value in values) for name in _SUMS}
         if not sums["calls"]:
             continue
         rows.append(
             Calls(
-                source=names.workloads.get(key.source),
-                destination=names.workloads.get(key.destination),
-                service=names.services.get(key.service),
-                method=names.methods.get(key.method),
-                protocol=names.protocols.get(key.protocol, ""),
+                **_labels(key, names),
                 http_status=key.http_status,
                 grpc_status=None if key.grpc_status == GRPC_STATUS_NONE else key.grpc_status,
                 ending=names.endings[key.ending],
@@ -161,7 +162,35 @@ def read_calls(path: DataPath, names: Names | None = None) -> list[Calls]:
                 **sums,
             )
         )
+        open_key = type(key)(key.source, key.destination, key.service, key.method, protocol=key.protocol)
+        open_keys[bytes(open_key)] = open_key
+        started[bytes(open_key)] = started.get(bytes(open_key), 0) + sums["calls"]
+    nothing = Histogram(())
+    for identity, count in started.items():
+        rows.append(
+            Calls(
+                **_labels(open_keys[identity], names),
+                http_status=0,
+                grpc_status=None,
+                ending="open",
+                deadline_exceeded=False,
+                durations=nothing,
+                request_sizes=nothing,
+                response_sizes=nothing,
+                **dict[str, Any](dict.fromkeys(_SUMS, 0), calls=count),
+            )
+        )
     return rows
+
+
+def _labels(key: Any, names: Names) -> dict[str, Any]:
+    return {
+        "source": names.workloads.get(key.source),
+        "destination": names.workloads.get(key.destination),
+        "service": names.services.get(key.service),
+        "method": names.methods.get(key.method),
+        "protocol": names.protocols.get(key.protocol, ""),
+    }
 
 
 def _histogram(values: list[Any], name: str) -> Histogram:
