@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * HPACK (RFC 7541): reads header blocks field by field. The dynamic table mirrors the encoder's in size and order; of an
- * entry it keeps its lengths and what the mesh remembers of the value, not the strings.
+ * HPACK (RFC 7541): reads header blocks field by field. The dynamic table mirrors the encoder's in size and order; of
+ * an entry it keeps its lengths and what the mesh remembers of the value, not the strings.
  */
 #pragma once
 
@@ -340,8 +340,8 @@ ENGINE_GLOBAL int hpack_literal(struct hpack_table *table, struct hpack_block *b
 }
 
 /*
- * Reads the next field, or size update. Returns 1, 0 at the block's end, or a negated enum reason: then neither the block
- * nor the table can be used any more.
+ * Reads the next field, or size update. Returns 1, 0 at the block's end, or a negated enum reason: then neither the
+ * block nor the table can be used any more.
  */
 ENGINE_GLOBAL int hpack_next(struct hpack_table *table, struct hpack_block *block)
 {

@@ -12,15 +12,19 @@
 #define HUFFMAN_MAX_WIDTH 30
 #define HUFFMAN_LONGS 182
 
-struct huffman_short {
-	__u8 symbol;
-	__u8 width; /* 0: the code is longer */
+/* The length of the code that a byte begins with; 0: more than 8 bits. */
+static const __u8 huffman_short_widths[256] = {
+	[0x00 ... 0x4f] = 5,
+	[0x50 ... 0xb7] = 6,
+	[0xb8 ... 0xf7] = 7,
+	[0xf8 ... 0xfd] = 8,
 };
 
-/* All bytes that begin with the code. */
-#define CODE(code, bits, text) [(code) << (8 - (bits)) ... ((code) << (8 - (bits))) + (1 << (8 - (bits))) - 1] = { text, bits }
+/* The symbol of the code that a byte begins with, for all bytes that begin with it. */
+#define FIRST(code, bits) ((code) << (8 - (bits)))
+#define CODE(code, bits, symbol) [FIRST(code, bits) ... FIRST((code) + 1, bits) - 1] = symbol
 
-static const struct huffman_short huffman_shorts[256] = {
+static const __u8 huffman_shorts[256] = {
 	CODE(0x00, 5, '0'), CODE(0x01, 5, '1'), CODE(0x02, 5, '2'), CODE(0x03, 5, 'a'), CODE(0x04, 5, 'c'),
 	CODE(0x05, 5, 'e'), CODE(0x06, 5, 'i'), CODE(0x07, 5, 'o'), CODE(0x08, 5, 's'), CODE(0x09, 5, 't'),
 	CODE(0x14, 6, ' '), CODE(0x15, 6, '%'), CODE(0x16, 6, '-'), CODE(0x17, 6, '.'), CODE(0x18, 6, '/'),
@@ -74,7 +78,7 @@ static const __u8 huffman_longs[256] = {
 	17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 30, 31, 127, 220, 249, 10, 13, 22,
 };
 
-/* The length of a code of more than 8 bits. */
+/* The length of the code of more than 8 bits that these 32 begin with. */
 ENGINE_GLOBAL int huffman_long_width(__u32 head)
 {
 	__u32 width;
@@ -97,15 +101,15 @@ ENGINE_INLINE int huffman_decode(const __u8 *bytes, __u32 size, __u32 *bit, __u3
 	loop_below (i, 2 * size) { /* a symbol has 5 bits at least */
 		rest = end - *bit;
 		count = *decoded;
-		/* 57 bits at least: four symbols of 8, or one longer one. */
+		/* 57 bits at least: four symbols of up to 8, or else a longer one. */
 		window = load_be64(&bytes[masked(*bit >> 3, size)]) << (*bit & 7);
 		byte = window >> 56;
 		for (int turn = 0; turn < 4; turn++) {
-			width = huffman_shorts[byte].width;
-			if (unlikely(!width) || width > rest)
+			width = huffman_short_widths[byte];
+			if (!width || width > rest)
 				break;
 			if (count < TEXT_SIZE)
-				text[masked(count, TEXT_SIZE)] = huffman_shorts[byte].symbol;
+				text[masked(count, TEXT_SIZE)] = huffman_shorts[byte];
 			count++;
 			rest -= width;
 			window <<= width;
@@ -113,10 +117,11 @@ ENGINE_INLINE int huffman_decode(const __u8 *bytes, __u32 size, __u32 *bit, __u3
 		}
 		if (count == *decoded) {
 			width = huffman_long_width(window >> 32);
-			if (width > rest || huffman_shorts[byte].width) /* less than a byte may be left of EOS, which is ones */
+			/* Not even a short code is whole: what is left must be less than a byte of EOS, which is ones. */
+			if (width > rest)
 				return rest < 8 && (byte | 0xff >> rest) == 0xff ? 0 : -1;
 			symbol = (__u32)(window >> (64 - width)) + huffman_widths[masked(width, 32)].base;
-			if (symbol >= HUFFMAN_LONGS) /* EOS */
+			if (symbol >= HUFFMAN_LONGS) /* EOS as a whole */
 				return -1;
 			if (count < TEXT_SIZE)
 				text[masked(count, TEXT_SIZE)] = huffman_longs[masked(symbol, 256)];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * What differs between the engine in the kernel and the engine in a native test build. The engine is made of functions of
- * (state, bytes): it calls nothing else.
+ * What differs between the engine in the kernel and the engine in a native test build. The engine is made of functions
+ * of (state, bytes): it calls nothing else.
  */
 #pragma once
 
