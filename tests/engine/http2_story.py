@@ -75,6 +75,7 @@ class Side:
         self.reader = DirectionReader(engine, client=client, look=look)
         self.expected: list[Event] = []  # what the receiver said
         self.sent: dict[int, bytearray] = {}  # DATA by stream
+        self.wire = bytearray()  # all that the receiver got
         self.table_size = -1  # as announced after the first SETTINGS, and let through
 
     def send_data(self, stream: int, data: bytes, padding: int | None, *, end: bool) -> None:
@@ -106,6 +107,7 @@ class Conversation:
         if not data:
             return False
         edited = sender.reader.feed_pieces(rewritten(self.chance, data), itertools.cycle(self.cuts))
+        sender.wire += edited
         # Its encoder also writes table sizes that were withdrawn before it wrote anything, which its decoder refuses.
         receiver.connection.decoder.max_allowed_table_size = 1 << 32
         for event in receiver.connection.receive_data(edited):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from random import Random
 from typing import Any
 
+from h2.events import UnknownFrameReceived
+from h2.exceptions import ProtocolError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from engine.engine import Kernel, Native
-from engine.http2_story import Conversation, Headers
+from engine.http2_frames import PREFACE, frame
+from engine.http2_reader import DirectionReader
+from engine.http2_story import Conversation, Headers, as_events, endpoint
 from support import machine
 
 Action = tuple[str, dict[str, Any]]
@@ -110,6 +115,55 @@ def tell(
     conversation.goaway(client=bool(seed % 2))
     conversation.exchange()
     conversation.check()
+
+
+TAIL = 8
+REST = frame(0x77, 0, 0, bytes(4000)) * TAIL  # more than the longest frame that an endpoint waits for
+
+
+def damaged(chance: Random, wire: bytes) -> bytes:
+    changed = bytearray(wire)
+    for _ in range(chance.choice([1, 1, 2])):
+        place = chance.randrange(len(PREFACE) + 9, len(changed))
+        if chance.randrange(3):
+            changed[place] = chance.choice([changed[place] ^ 1 << chance.randrange(8), chance.getrandbits(8)])
+        else:
+            del changed[place]
+    return bytes(changed)
+
+
+def requests_that_are_damaged(
+    engines: tuple[Native, Native], story: list[Action], seed: int, pieces: list[int]
+) -> None:
+    """What a server reads to its end although it is damaged, the engine reads as that server does."""
+    chance = Random(seed)
+    conversation = Conversation(engines, chance, [20000], 128)
+    for name, arguments in story:
+        if name not in ("reset", "push"):  # the server that only listens would not know of them
+            getattr(conversation, name)(**arguments)
+    conversation.exchange()
+    for _ in range(5):
+        wire = damaged(chance, bytes(conversation.client.wire))
+        server = endpoint(client=False)
+        server.initiate_connection()
+        try:
+            heard = server.receive_data(wire + REST)
+        except ProtocolError:
+            continue
+        if sum(isinstance(event, UnknownFrameReceived) for event in heard[-TAIL:]) < TAIL:
+            continue  # it waits for the rest of a frame
+        reader = DirectionReader(engines[0], client=True)
+        reader.feed_pieces(wire, itertools.cycle(pieces))
+        reader.feed(REST)
+        assert reader.events == [each for event in heard for each in as_events(event)]
+
+
+@examples(60, 10_000)
+@given(story=stories, seed=st.integers(0, 1 << 20), pieces=cuts)
+def test_damaged_connections(
+    two_natives: tuple[Native, Native], story: list[Action], seed: int, pieces: list[int]
+) -> None:
+    requests_that_are_damaged(two_natives, story, seed, pieces)
 
 
 @examples(150, 30_000)
