@@ -152,7 +152,7 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 		}                                                                                                     \
 		if (__event >= 0)                                                                                     \
 			__event = -end_pass(reading, scratch, role, __before);                                    \
-		if (unlikely(__dir->begun && (reading)->speaks == SPEAKS_UNKNOWN && __dir->client))                   \
+		if (unlikely((reading)->speaks == SPEAKS_UNKNOWN && __dir->client && __dir->state > HTTP2_TOKEN))                   \
 			recognise(reading, SPEAKS_HTTP2);                                                             \
 		if (unlikely(__event < 0))                                                                            \
 			give_up(reading, role, -__event);                                                             \

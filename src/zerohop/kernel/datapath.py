@@ -334,7 +334,7 @@ class DataPath:
                 table.delete(key)
             if libbpf.test_run(self.programs["zerohop_open_calls"]) < 0:
                 raise ZerohopError("the kernel refused to walk the calls")
-            return [(key, value.value) for key, value in table.items()]
+            return list(table.items())
 
     @contextlib.contextmanager
     def inspection(self) -> Iterator[Any]:

@@ -57,8 +57,8 @@ class Calls:
     """Calls that are alike in every label. An end is None when it is not managed, a method when it has no number.
 
     `ending`: open, complete, client_reset, server_reset, closed, unread; in a row with `open`, `calls` counts starts,
-    so that in flight is what has started and not ended, and everything else is zero. `grpc_status` is what the caller sees, None for plain HTTP/2; `http_status` 0: none was
-    sent. Bytes are of DATA without padding.
+    so that in flight is what has started and not ended, and everything else is zero. `grpc_status` is what the caller
+    sees, None for plain HTTP/2; `http_status` 0: none was sent. Bytes are of DATA without padding.
     """
 
     source: Workload | None
