@@ -32,6 +32,9 @@ OPTIONS: Final = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_metadata_size", 1 << 16),
     ("grpc.absolute_max_metadata_size", 1 << 16),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 100),
     # A call that is made again is another call to the kernel: peers want to see every one.
     ("grpc.enable_retries", 0),
 ]

@@ -11,19 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from functools import partial
 from typing import Any
 
 import contract
 import grpc
 from contract import check, message, pack_number, path
 
-GRACE_SECONDS = 5
+GRACE_SECONDS = 1
 
 
 class Peer(grpc.GenericRpcHandler):
     """The methods, and how often each was reached."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.handled: collections.Counter[str] = collections.Counter()
         self.endings: collections.Counter[str] = collections.Counter()
 
@@ -44,7 +46,8 @@ class Peer(grpc.GenericRpcHandler):
         }
         if service != f"/{contract.SERVICE}" or name not in handlers:
             return None
-        self.handled[name] += 1
+        with self.lock:
+            self.handled[name] += 1
         kind, function = handlers[name]
         return kind(function)
 
@@ -86,7 +89,9 @@ class Peer(grpc.GenericRpcHandler):
             over.wait()
         remaining = context.time_remaining()
         # C-core ends a call whose deadline passes a little early.
-        self.endings["expired" if remaining is not None and remaining < 0.05 else "cancelled"] += 1
+        ending = "expired" if remaining is not None and remaining < 0.05 else "cancelled"
+        with self.lock:
+            self.endings[ending] += 1
         return b""
 
     def early_end(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
@@ -166,16 +171,16 @@ def metadata(channel: grpc.Channel, tally: contract.Tally) -> None:
 def endings(channel: grpc.Channel, tally: contract.Tally) -> None:
     fail, late = channel.unary_unary(path("Fail")), channel.unary_stream(path("FailLate"))
     for status in contract.STATUSES:
-        check("status", status_of(lambda: fail(bytes((status,)))), status)
+        check("status", status_of(fail, bytes((status,))), status)
         tally.add(path("Fail"), status, [1], [] if status else [0])
         answers = late(bytes((status,)))
         check("late", next(answers), b"late")
-        check("late status", status_of(lambda: list(answers)), status)
+        check("late status", status_of(list, answers), status)
         tally.add(path("FailLate"), status, [1], [4])
     others = [("Crash", contract.UNKNOWN), ("Missing", contract.UNIMPLEMENTED)]
     for name, status in [(path(name), status) for name, status in others] + [("/calls.Nobody/Missing", 12)]:
         for size in range(contract.REPEATS):
-            check(name, status_of(lambda: channel.unary_unary(name)(message(size))), status)
+            check(name, status_of(channel.unary_unary(name), message(size)), status)
             tally.add(name, status, [size], [])
     cancelled(channel, tally)
     expired(channel, tally)
@@ -231,9 +236,9 @@ def early(channel: grpc.Channel, tally: contract.Tally) -> None:
         tally.add(path("EarlyEnd"), 0, None, [12])
 
 
-def status_of(call: Callable[[], object]) -> int:
+def status_of(call: Callable[..., object], *arguments: object) -> int:
     try:
-        call()
+        call(*arguments)
     except grpc.RpcError as error:
         return int(error.code().value[0])
     return 0
@@ -260,12 +265,11 @@ def gzip(channel: grpc.Channel, tally: contract.Tally) -> None:
         tally.add(path("BidiStream"), 0, [size] * 3, [size] * 3)
 
 
-def pings(channel: grpc.Channel, tally: contract.Tally) -> None:
-    """Two calls with a pause between: with keep-alive set up, pings come in all three."""
-    for _ in range(2):
-        status = status_of(lambda: channel.unary_unary(path("Slow"))(pack_number(500)))
+def pings(channel: grpc.Channel, tally: contract.Tally, milliseconds: str) -> None:
+    slow = channel.unary_unary(path("Slow"))
+    for each in (int(milliseconds), 1):
+        status = status_of(slow, pack_number(each))
         tally.add(path("Slow"), status, [4], [] if status else [4])
-        time.sleep(0.5)
 
 
 def load(channel: grpc.Channel, tally: contract.Tally, count: str) -> None:
@@ -280,12 +284,13 @@ def load(channel: grpc.Channel, tally: contract.Tally, count: str) -> None:
                 number = next(remaining, None)
             if number is None:
                 return
-            status = status_of(lambda: unary(message(number % 1_000), wait_for_ready=True))
+            size = number % 1_000
+            status = status_of(partial(unary, wait_for_ready=True), message(size))
             with lock:
                 if status == contract.UNAVAILABLE:
                     tally.add_uncertain(path("Unary"), status)
                 else:
-                    tally.add(path("Unary"), status, [number % 1_000], [number % 1_000])
+                    tally.add(path("Unary"), status, [size], [] if status else [size])
 
     callers = [threading.Thread(target=some) for _ in range(contract.LOADED)]
     for each in callers:
