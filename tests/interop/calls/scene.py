@@ -150,7 +150,7 @@ class Scene:
     def check(self, expected: Iterable[Count] | Mapping[Leg, Iterable[Count]]) -> list[Calls]:
         """The kernel has counted just what the programs have, read every connection to its end, and had no trouble.
 
-        `expected`: of the client's calls to the server, or of several legs. Returns the kernel's rows of calls that have ended.
+        `expected`: of the client's calls to the server, or of several legs. Returns the kernel's rows of ended calls.
         """
         legs = expected if isinstance(expected, Mapping) else {self.placement.leg: list(expected)}
         lines = ledger.expected_lines(legs)

@@ -13,12 +13,13 @@ import pytest
 
 from interop.calls.ledger import counts
 from interop.calls.peers import contract
-from interop.calls.scene import Placement, Scene
+from interop.calls.scene import PLACEMENTS, Placement, Scene
 from support.machine import long_run
 from zerohop.kernel.telemetry import Calls
 
 PEERS = Path(__file__).parent / "peers"
-KINDS = ["sync"]
+KINDS = ["sync", "aio"]
+TURNS = [PLACEMENTS[number] for number in (0, 1, 3, 2, 4, 5)]
 
 LOAD_CALLS = 2_500
 SERVER_SECONDS = 0.3
@@ -34,17 +35,24 @@ def peer(kind: str, play: Scene, *words: str, options: Sequence[str] = ()) -> li
     return [sys.executable, str(PEERS / f"grpcio_{kind}.py"), role, *arguments, *options]
 
 
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+everything = pytest.mark.parametrize("kind", KINDS)
+
+# Where it takes long: each placement with one of the kinds, three each.
+taking_turns = pytest.mark.parametrize(
+    ("play", "kind"),
+    [pytest.param(each, KINDS[number % 2], id=f"{each}-{KINDS[number % 2]}") for number, each in enumerate(TURNS)],
+    indirect=["play"],
+)
 
 
+@everything
 def test_shapes(play: Scene, kind: str) -> None:
     server = play.serve(peer(kind, play, "serve"))
     play.check(counts(play.call(peer(kind, play, "call", "shapes"))))
     play.stop(server)
 
 
+@everything
 def test_endings(play: Scene, kind: str) -> None:
     server = play.serve(peer(kind, play, "serve"))
     rows = play.check(counts(play.call(peer(kind, play, "call", "endings"))))
@@ -56,6 +64,7 @@ def test_endings(play: Scene, kind: str) -> None:
     assert {(row.grpc_status, row.deadline_exceeded) for row in hanging} == {(1, False), (4, True)}, hanging
 
 
+@everything
 def test_gzip(play: Scene, kind: str) -> None:
     gzip = 2
     server = play.serve(peer(kind, play, "serve", options=[f"grpc.default_compression_algorithm={gzip}"]))
@@ -68,6 +77,7 @@ def test_gzip(play: Scene, kind: str) -> None:
     assert 0 < row.response_bytes < 10_000, row
 
 
+@taking_turns
 def test_reuse(play: Scene, kind: str) -> None:
     count = 1_000_000 if long_run() else 2_000
     server = play.serve(peer(kind, play, "serve"))
@@ -77,6 +87,7 @@ def test_reuse(play: Scene, kind: str) -> None:
     assert play.reading().recognised == {"http2": 1}
 
 
+@taking_turns
 def test_servers_come_and_go(play: Scene, kind: str) -> None:
     """Each stops gracefully in the middle of calls: GOAWAY, and what is in flight goes on to its end."""
     client = play.start_client(peer(kind, play, "call", "load", str(LOAD_CALLS)))
@@ -94,6 +105,7 @@ def test_servers_come_and_go(play: Scene, kind: str) -> None:
     assert sum(row.calls for row in rows if row.grpc_status == 0) <= handled
 
 
+@taking_turns
 def test_connections_grow_old(play: Scene, kind: str) -> None:
     """The server sends each connection away after a while, and the client makes another one."""
     ages = ["grpc.max_connection_age_ms=200", "grpc.max_connection_age_grace_ms=2000"]
@@ -112,6 +124,7 @@ def check_uncertain(rows: Iterable[Calls], printed: Mapping[str, Any]) -> None:
     assert failed <= printed["uncertain"]
 
 
+@taking_turns
 def test_keep_alive(play: Scene, kind: str) -> None:
     server = play.serve(peer(kind, play, "serve", options=PATIENT))
     printed = play.call(peer(kind, play, "call", "pings", "1200", options=PINGING))
@@ -120,6 +133,7 @@ def test_keep_alive(play: Scene, kind: str) -> None:
     assert {row.grpc_status for row in rows} == {0}
 
 
+@pytest.mark.parametrize("kind", KINDS[:1])
 @pytest.mark.parametrize("play", [Placement("both", "veth"), Placement("server", "loopback")], ids=str, indirect=True)
 def test_too_many_pings(play: Scene, kind: str) -> None:
     """The same client, and a server that thinks so: GOAWAY with ENHANCE_YOUR_CALM, and the call in flight fails."""

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import grpc
+
 SERVICE: Final = "calls.Peer"
 
 SIZES: Final = (0, 1, 100_000, 16 << 20)
@@ -75,6 +77,10 @@ def unpack_stream(request: bytes) -> tuple[int, int]:
     return count, size
 
 
+# To be cancelled: more than goes out when nobody reads.
+ENDLESS: Final = pack_stream(10_000, 100_000)
+
+
 def pack_sum(count: int, size: int) -> bytes:
     return struct.pack("!IQ", count, size)
 
@@ -92,6 +98,23 @@ def check(what: str, found: object, expected: object) -> None:
     if found != expected:
         said = [f"{len(each)} bytes" if isinstance(each, bytes) else repr(each) for each in (found, expected)]
         raise SystemExit(f"{what}: {said[0]} came, not the {said[1]} expected")
+
+
+# Paths that end without an answer, and how.
+WITHOUT_ANSWER: Final = (
+    (path("Crash"), UNKNOWN),
+    (path("Missing"), UNIMPLEMENTED),
+    ("/calls.Nobody/Missing", UNIMPLEMENTED),
+)
+
+
+def status_code(number: int) -> grpc.StatusCode:
+    return next(code for code in grpc.StatusCode if code.value[0] == number)
+
+
+def ending(remaining: float | None) -> str:
+    """Why a call was ended by somebody else, by the time it had left. C-core ends one a little before its deadline."""
+    return "expired" if remaining is not None and remaining < 0.05 else "cancelled"
 
 
 class Tally:
