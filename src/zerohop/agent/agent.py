@@ -8,6 +8,8 @@ import os
 import select
 import signal
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,21 +21,38 @@ from zerohop.config import Configuration, ConfigurationError, digest, load
 from zerohop.config.watch import ConfigWatcher
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, lifecycle, tables
-from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.datapath import MAX_METHODS, DataPath
 from zerohop.kernel.status import read_status
+from zerohop.telemetry.access_log import AccessLog
 
 log = logging.getLogger("zerohop")
 
 CGROUP_SECONDS: Final = 1.0
 INSPECT_SECONDS: Final = 5.0
+LOG_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Options:
+    """`engine`: read calls. `max_methods`: of one destination. `flow_sampling`: one of N gets a record; 0: none."""
+
+    engine: bool = True
+    max_methods: int = MAX_METHODS
+    flow_sampling: int = 1
+
+
+DEFAULTS: Final = Options()
 
 
 class Agent:
     """One instance's agent. `start` makes the kernel ready, `serve` keeps it so until a signal ends it."""
 
-    def __init__(self, instance: str, config: Path) -> None:
+    def __init__(self, instance: str, config: Path, options: Options = DEFAULTS) -> None:
         self.instance = instance
         self.config = config
+        self.options = options
+        self.labels: dict[str, Mapping[str, str]] = {}
+        self.access_log: AccessLog | None = None
         self._stack = contextlib.ExitStack()
         self._digest = ""
         self._refused = ""
@@ -59,6 +78,9 @@ class Agent:
         self._stack.callback(self.path.close)
         settings = self.path.settings()
         settings.shortcut = shortcut
+        settings.engine = self.options.engine
+        settings.max_methods = self.options.max_methods
+        settings.flow_sampling = self.options.flow_sampling
         self.path.write_settings(settings)
         self._apply(configuration, compiled, wanted)
         return origin
@@ -91,6 +113,7 @@ class Agent:
     def _apply(self, configuration: Configuration, compiled: Tables, wanted: dict[str, str]) -> None:
         tables.apply(self.path, compiled, wanted, self.path.settings().generation + 1)
         self._tables, self._wanted, self._digest = compiled, wanted, configuration.digest
+        self.labels = {each.key: each.labels for each in configuration.workloads}
         self.attach()
 
     def reload(self) -> bool:
@@ -145,6 +168,11 @@ class Agent:
             )
         self._warned = set(current)
 
+    def follow_flows(self, access_log: AccessLog) -> None:
+        """Writes the access log while `serve` runs; closes it at the end."""
+        self.access_log = access_log
+        self._stack.callback(access_log.close)
+
     def serve(self) -> None:
         """Runs until SIGTERM or SIGINT; SIGHUP reloads. Raises `ZerohopError` when its data path is taken away."""
         watcher = ConfigWatcher(self.config)
@@ -153,17 +181,25 @@ class Agent:
         poll.register(self._wakeup, select.POLLIN)
         poll.register(watcher.fileno(), select.POLLIN)
         next_inspection = time.monotonic() + INSPECT_SECONDS
+        next_round = 0.0
         while True:
             changed = False
-            for fd, _ in poll.poll(CGROUP_SECONDS * 1000):
+            for fd, _ in poll.poll((LOG_SECONDS if self.access_log else CGROUP_SECONDS) * 1000):
                 if fd == self._wakeup:
                     numbers = os.read(self._wakeup, 64)
                     if signal.SIGTERM in numbers or signal.SIGINT in numbers:
                         notify("STOPPING=1")
                         return
                     changed = True
+                    if self.access_log is not None and signal.SIGHUP in numbers:
+                        self._tolerate(self.access_log.reopen)
                 else:
                     changed = watcher.drain() or changed
+            if self.access_log is not None:
+                self._tolerate(self.access_log.write)
+            if time.monotonic() < next_round and not changed:
+                continue
+            next_round = time.monotonic() + CGROUP_SECONDS
             self._require_own()
             if changed:
                 self.reload()

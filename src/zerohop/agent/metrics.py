@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -11,16 +12,30 @@ from prometheus_client.registry import Collector
 
 from zerohop.errors import ZerohopError
 from zerohop.kernel.status import Status
+from zerohop.kernel.telemetry import Calls, Reading, Streams
+from zerohop.telemetry import prometheus
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """One reading of everything. `labels`: `NS/NAME` of a workload to its labels in the configuration."""
+
+    status: Status
+    calls: list[Calls]
+    streams: list[Streams]
+    reading: Reading
+    labels: prometheus.WorkloadLabels
 
 
 class MeshCollector(Collector):
     """One scrape is one inspection of the kernel."""
 
-    def __init__(self, read: Callable[[], Status]) -> None:
+    def __init__(self, read: Callable[[], Scrape]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        status = self._read()
+        scrape = self._read()
+        status = scrape.status
         totals = status.totals
         yield CounterMetricFamily(
             "zerohop_connections_opened", "Connections with a managed end.", totals.connections_opened
@@ -56,9 +71,13 @@ class MeshCollector(Collector):
         yield GaugeMetricFamily("zerohop_config_generation", "Configuration in force.", status.generation)
         yield GaugeMetricFamily("zerohop_unread_members", "Members whose queue nobody reads.", len(status.unread))
         yield GaugeMetricFamily("zerohop_map_bytes", "Kernel memory of the maps.", status.map_bytes)
+        yield from prometheus.istio_calls(scrape.calls, scrape.labels)
+        yield from prometheus.istio_streams(scrape.streams, scrape.labels)
+        yield from prometheus.calls_by_method(scrape.calls)
+        yield from prometheus.reading_metrics(scrape.reading)
 
 
-def serve_metrics(address: str, port: int, read: Callable[[], Status]) -> WSGIServer:
+def serve_metrics(address: str, port: int, read: Callable[[], Scrape]) -> WSGIServer:
     """Serves /metrics from a daemon thread; raises `ZerohopError` when the address is taken."""
     registry = CollectorRegistry()
     registry.register(MeshCollector(read))

@@ -21,6 +21,8 @@ COMMANDS: Final[dict[str, str]] = {
     "run": "zerohop.cli.run",
     "exec": "zerohop.cli.exec",
     "status": "zerohop.cli.status",
+    "top": "zerohop.cli.top",
+    "flows": "zerohop.cli.flows",
     "validate": "zerohop.cli.validate",
     "doctor": "zerohop.cli.doctor",
     "demo": "zerohop.cli.demo",

@@ -44,29 +44,71 @@ path stays in the kernel and keeps working; `zerohop clean` removes it."""
     help=f"ADDRESS:PORT of the Prometheus endpoint, or off.  [default: {DEFAULT_METRICS}]",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--engine/--no-engine",
+    default=True,
+    help="Read calls on ports declared grpc, http2 or http.  [default: engine]",
+)
+@click.option(
+    "--max-methods",
+    type=click.IntRange(min=0, max=65_536),
+    default=500,
+    show_default=True,
+    metavar="N",
+    help="Methods of one destination that get a row of their own; further ones share the method `other`.",
+)
+@click.option(
+    "--flow-sampling",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="One of N calls gets a flow record; 0: none does.",
+)
+@click.option(
+    "--access-log",
+    default=None,
+    metavar="FILE",
+    help="A line for each flow record, - for stdout. SIGHUP opens the file anew.",
+)
+@click.option("--access-log-format", type=click.Choice(["json", "envoy"]), default="json", show_default=True)
 @click.pass_obj
-def command(context: Context, config: Path, metrics: str | None, log_format: str) -> None:
+def command(
+    context: Context,
+    /,
+    config: Path,
+    metrics: str | None,
+    log_format: str,
+    engine: bool,
+    max_methods: int,
+    flow_sampling: int,
+    access_log: str | None,
+    access_log_format: str,
+) -> None:
     """Manage the workloads that the configuration describes, in the foreground."""
     require_root("run")
     # Imported late: other commands should not pay for the agent, nor the agent for theirs.
-    from zerohop.agent.agent import Agent
+    from zerohop.agent.agent import Agent, Options
     from zerohop.agent.log import configure
     from zerohop.agent.notify import notify
-    from zerohop.kernel.status import Status, read_status
+    from zerohop.kernel.status import read_status
+    from zerohop.kernel.telemetry import Names, read_calls, read_reading, read_streams
 
     log = configure(log_format)
     endpoint = parse_address(metrics or DEFAULT_METRICS)
-    agent = Agent(context.instance, config)
+    agent = Agent(context.instance, config, Options(engine, max_methods, flow_sampling))
     try:
         origin = agent.start()
         if endpoint is not None:
-            from zerohop.agent.metrics import serve_metrics
+            from zerohop.agent.metrics import Scrape, serve_metrics
 
             reading = threading.Lock()
 
-            def read() -> Status:
+            def read() -> Scrape:
                 with reading:
-                    return read_status(agent.path)
+                    status, names = read_status(agent.path), Names(agent.path)
+                    calls, streams = read_calls(agent.path, names), read_streams(agent.path, names)
+                    return Scrape(status, calls, streams, read_reading(agent.path), agent.labels)
 
             try:
                 server = serve_metrics(*endpoint, read)
@@ -75,6 +117,10 @@ def command(context: Context, config: Path, metrics: str | None, log_format: str
                 if metrics is not None:
                     raise
                 log.warning("no metrics: %s", error)
+        if access_log is not None:
+            from zerohop.telemetry.access_log import AccessLog
+
+            agent.follow_flows(AccessLog(agent.path, access_log, access_log_format))
         log.info("data path %s", origin, extra={"instance": context.instance})
         click.echo(f"zerohop: ready (instance {context.instance}, process {_pid()})")
         notify("READY=1")
