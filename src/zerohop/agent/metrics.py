@@ -25,6 +25,7 @@ class Scrape:
     streams: list[Streams]
     reading: Reading
     labels: prometheus.WorkloadLabels
+    flow_records_lost: int  # by the access log
 
 
 class MeshCollector(Collector):
@@ -75,6 +76,11 @@ class MeshCollector(Collector):
         yield from prometheus.istio_streams(scrape.streams, scrape.labels)
         yield from prometheus.calls_by_method(scrape.calls)
         yield from prometheus.reading_metrics(scrape.reading)
+        yield CounterMetricFamily(
+            "zerohop_flow_records_lost",
+            "Flow records that were overwritten before the access log had them.",
+            scrape.flow_records_lost,
+        )
 
 
 def serve_metrics(address: str, port: int, read: Callable[[], Scrape]) -> WSGIServer:

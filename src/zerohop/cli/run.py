@@ -108,7 +108,8 @@ def command(
                 with reading:
                     status, names = read_status(agent.path), Names(agent.path)
                     calls, streams = read_calls(agent.path, names), read_streams(agent.path, names)
-                    return Scrape(status, calls, streams, read_reading(agent.path), agent.labels)
+                    lost = agent.access_log.lost if agent.access_log else 0
+                    return Scrape(status, calls, streams, read_reading(agent.path), agent.labels, lost)
 
             try:
                 server = serve_metrics(*endpoint, read)
