@@ -279,16 +279,19 @@ def test_following_sees_calls_as_they_end_and_top_counts_them(service: Service) 
 
 
 def test_what_is_overwritten_is_counted(mesh_factory: MeshFactory) -> None:
-    mesh = mesh_factory(DOCUMENTS)
+    # The other mesh still listens on its port, and gRPC's servers would share it.
+    port = free_port()
+    echo = {**DOCUMENTS[2], "spec": {**DOCUMENTS[2]["spec"], "ports": [{"name": "grpc", "port": port}]}}
+    mesh = mesh_factory([*DOCUMENTS[:2], echo])
     with DataPath.open(mesh.instance) as path:
         reader = FlowReader(path)
         per_cpu = path.maps["flows"].entries() // len(path.maps["counters"].get(ctypes.c_uint32(0)))
         # A record is written where the response is sent: on one CPU all of them.
         pinned = ["taskset", "-c", "0", sys.executable, str(CALLER)]
-        server = mesh.exec_popen("t/server", [*pinned, "serve", str(PORT)], stdout=subprocess.PIPE, text=True)
+        server = mesh.exec_popen("t/server", [*pinned, "serve", str(port)], stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         assert server.stdout.readline() == "listening\n"
-        command = [*pinned, "call", str(PORT), str(per_cpu + 298)]
+        command = [*pinned, "call", str(port), str(per_cpu + 298)]
         assert mesh.exec_popen("t/client", command).wait(120) == 0
         assert len(reader.read()) == per_cpu
         assert reader.lost == 300
