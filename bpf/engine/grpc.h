@@ -55,14 +55,21 @@ ENGINE_INLINE void grpc_prefix(struct grpc_stream *stream, __u32 byte)
 	}
 }
 
+ENGINE_INLINE __u32 grpc_least(__u32 first, __u32 second, __u32 third)
+{
+	__u32 least = first < second ? first : second;
+
+	return least < third ? least : third;
+}
+
 /*
- * Takes in the DATA that stands at the position, one message's rest or prefix at a time. Returns EVENT_NONE (call again
+ * Takes in the DATA that stands at the position, a message or a part of one at a time. Returns EVENT_NONE (call again
  * while the frame has bytes), EVENT_MORE, EVENT_END.
  */
 ENGINE_GLOBAL int grpc_data(struct http2_direction *dir, struct http2_pass *pass, struct grpc_stream *stream)
 {
 	const __u8 *bytes;
-	__u32 left, part;
+	__u32 left, part, rest;
 
 	if (!dir || !pass || !stream)
 		return EVENT_END;
@@ -86,6 +93,9 @@ ENGINE_GLOBAL int grpc_data(struct http2_direction *dir, struct http2_pass *pass
 			stream->compressed |= bytes[0];
 			stream->remaining = load_be64(bytes) >> 24;
 			stream->messages++;
+			rest = grpc_least(stream->remaining, dir->remaining - part, left - part);
+			stream->remaining -= rest;
+			part += rest;
 		} else {
 			part = 1;
 			grpc_prefix(stream, bytes[0]);

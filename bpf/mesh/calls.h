@@ -63,8 +63,8 @@ static __noinline int spill_call(struct reading *reading, struct scratch *scratc
 static __always_inline int begin_call(struct reading *reading, struct scratch *scratch, __u32 stream)
 {
 	struct call *slot;
-	if (stream > reading->last_stream)
-		reading->last_stream = stream;
+	if (stream > reading->halves[ROLE_CLIENT].last_stream)
+		reading->halves[ROLE_CLIENT].last_stream = stream;
 	slot = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
 	if (unlikely(slot->stream))
 		return spill_call(reading, scratch, stream);
@@ -100,7 +100,7 @@ static __always_inline int on_headers(struct reading *reading, struct scratch *s
 	stream = scratch->pass.stream;
 	call = find_call(reading, stream);
 	if (role == ROLE_CLIENT) {
-		if (!call && (stream & 1) && stream > reading->last_stream) {
+		if (!call && (stream & 1) && stream > reading->halves[ROLE_CLIENT].last_stream) {
 			begin_call(reading, scratch, stream);
 			call = find_call(reading, stream);
 		}
@@ -130,7 +130,7 @@ __noinline int on_data(struct reading *reading, struct scratch *scratch, __u32 r
 	if (!reading || !scratch)
 		return EVENT_END;
 	role &= 1;
-	dir = &reading->directions[role];
+	dir = &reading->halves[role].direction;
 	call = find_call(reading, dir->stream);
 	while (dir->remaining) {
 		event = grpc_data(dir, &scratch->pass, call ? &call->halves[role] : &unknown);

@@ -107,7 +107,7 @@ static __always_inline void resolve_method(struct reading *reading, struct scrat
 	} else if (heard->method == VALUE_UNRESOLVED) {
 		/* Without a length it stands for a path that came with no gRPC call: nobody kept it. */
 		heard->method = method_number(scratch, reading->destination, scratch->pass.block.path_length);
-		hpack_remember(&reading->directions[ROLE_CLIENT].table, scratch->pass.block.path_entry, heard->method);
+		hpack_remember(&reading->halves[ROLE_CLIENT].direction.table, scratch->pass.block.path_entry, heard->method);
 	}
 }
 
@@ -124,8 +124,8 @@ __noinline int read_block(struct reading *reading, struct scratch *scratch, __u3
 		return -REASON_HPACK_TRUNCATED;
 	role &= 1;
 	block = &scratch->pass.block;
-	table = &reading->directions[role].table;
-	last = &reading->repeated[role * 2 + (scratch->pass.flags & FLAG_END_STREAM)];
+	table = &reading->halves[role].direction.table;
+	last = &reading->halves[role].repeated[scratch->pass.flags & FLAG_END_STREAM];
 	if (likely(repeats(last, block, table))) {
 		scratch->heard = last->heard;
 		return 0;

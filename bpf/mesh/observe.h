@@ -89,7 +89,7 @@ __noinline int on_event(struct reading *reading, struct scratch *scratch, __u32 
 static __always_inline int begin_pass(struct reading *reading, struct scratch *scratch, __u32 role,
 				      __u32 size)
 {
-	struct http2_direction *dir = &reading->directions[role];
+	struct http2_direction *dir = &reading->halves[role].direction;
 	struct http2_pass *pass = &scratch->pass;
 
 	pass->size = size;
@@ -107,7 +107,7 @@ static __always_inline int begin_pass(struct reading *reading, struct scratch *s
 static __always_inline int end_pass(struct reading *reading, struct scratch *scratch, __u32 role,
 				    __u32 before)
 {
-	__u32 length = reading->directions[role].block_length;
+	__u32 length = reading->halves[role].direction.block_length;
 
 	if (unlikely(before > length))
 		drop_pieces(reading->id, role, before);
@@ -134,7 +134,7 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
  */
 #define read_message(reading, scratch, role, size, context, fetch, edit)                                          \
 	({                                                                                                            \
-		struct http2_direction *__dir = &(reading)->directions[role];                                         \
+		struct http2_direction *__dir = &(reading)->halves[role].direction;                                         \
 		__u32 __before = __dir->block_length, __i;                                                            \
 		int __event = -begin_pass(reading, scratch, role, size);                                          \
 		loop_below (__i, MAX_STEPS) {                                                                         \

@@ -50,20 +50,22 @@ struct repeated {
 	__u32 reserved[2];
 };
 
-/* A connection that is read. Only one hook writes each direction. */
+/* One direction of a connection that is read; only one hook writes it, and on its own CPU as a rule. */
+struct half {
+	struct http2_direction direction;
+	__u32 next_seq;		     /* where its own hook reads it: write_seq once all that was shown is sent */
+	__u32 last_stream;	     /* highest that the client began */
+	struct repeated repeated[2]; /* by END_STREAM: headers and trailers take turns */
+};
+
+/* A connection that is read. What both hooks read and hardly write stands apart from what each of them writes. */
 struct reading {
-	__u64 id;			      /* of the connection */
-	struct http2_direction directions[2]; /* by the role of the sender */
-	struct repeated repeated[4];	      /* by role and END_STREAM: headers and trailers take turns */
-	struct call slots[CALL_SLOTS];	      /* stream identifiers take turns */
-	__u32 next_seq[2];     /* of a sender that is read by its own hook: write_seq once all that was shown is sent */
-	__u32 unsent[2];       /* shown already, and about to be shown again */
-	__u32 last_stream;     /* highest that the client began */
-	__u32 spilled;	       /* calls in `calls` */
-	enum reason off;       /* why it is read no further; REASON_NONE: it is */
+	__u64 id;		/* of the connection */
+	enum reason off;	/* why it is read no further; REASON_NONE: it is */
 	enum speaks speaks;
-	__u32 source;	       /* workload of the client */
-	__u32 destination;     /* of the server */
+	__u32 spilled;		/* calls in `calls` */
+	__u32 source;		/* workload of the client */
+	__u32 destination;	/* of the server */
 	__u32 service;
 	__u16 source_port;
 	__u16 destination_port;
@@ -71,7 +73,9 @@ struct reading {
 	__u8 destination_address[16];
 	__u8 family;
 	__u8 protocol;
-	__u8 reserved[6];
+	__u8 reserved[2];
+	struct half halves[2];	/* by the role of the sender */
+	struct call slots[CALL_SLOTS]; /* stream identifiers take turns */
 };
 
 /* The kernel's allocator rounds up to a page what is one almost: with its overhead it must stay within it. */

@@ -82,8 +82,8 @@ static __noinline int open_reading(struct bpf_sock_ops *ctx, struct connection *
 	if (!reading)
 		goto failed;
 	reading->id = id;
-	http2_start(&reading->directions[ROLE_CLIENT], 1);
-	http2_start(&reading->directions[ROLE_SERVER], 0);
+	http2_start(&reading->halves[ROLE_CLIENT].direction, 1);
+	http2_start(&reading->halves[ROLE_SERVER].direction, 0);
 	reading->source = conn->ends[ROLE_CLIENT].workload;
 	reading->destination = conn->ends[ROLE_SERVER].workload;
 	reading->service = service_of(ctx, conn);
@@ -91,7 +91,7 @@ static __noinline int open_reading(struct bpf_sock_ops *ctx, struct connection *
 	reading->destination_port = conn->server_port;
 	reading->family = conn->family;
 	reading->protocol = conn->protocol;
-	reading->next_seq[role & 1] = ctx->snd_nxt;
+	reading->halves[role & 1].next_seq = ctx->snd_nxt;
 	fill_addresses(ctx, reading->source_address, reading->destination_address, role);
 	return 0;
 failed:
@@ -106,7 +106,7 @@ static __always_inline void join_reading(struct bpf_sock_ops *ctx, __u64 id)
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 
 	if (reading)
-		reading->next_seq[ROLE_SERVER] = ctx->snd_nxt;
+		reading->halves[ROLE_SERVER].next_seq = ctx->snd_nxt;
 }
 
 /* The connection has closed, `left`: after it left the hooks. Calls in flight end with it. Returns what it spoke while
@@ -133,17 +133,17 @@ __noinline int close_reading(__u64 id, int left)
 	loop_below (i, MAX_ENDED_STREAMS) {
 		struct call *call;
 
-		if (!reading->spilled || 2 * i > reading->last_stream)
+		if (!reading->spilled || 2 * i > reading->halves[ROLE_CLIENT].last_stream)
 			break;
-		key.stream = reading->last_stream - 2 * i;
+		key.stream = reading->halves[ROLE_CLIENT].last_stream - 2 * i;
 		call = bpf_map_lookup_elem(&calls, &key);
 		if (!call)
 			continue;
 		finish_call(reading, call, ending, 0, now);
 		remove_call(reading, call);
 	}
-	drop_pieces(id, ROLE_CLIENT, reading->directions[ROLE_CLIENT].block_length);
-	drop_pieces(id, ROLE_SERVER, reading->directions[ROLE_SERVER].block_length);
+	drop_pieces(id, ROLE_CLIENT, reading->halves[ROLE_CLIENT].direction.block_length);
+	drop_pieces(id, ROLE_SERVER, reading->halves[ROLE_SERVER].direction.block_length);
 	bpf_map_delete_elem(&readings, &id);
 	return speaks;
 }

@@ -20,7 +20,7 @@
 /* The half call that the bytes to come belong to; NULL: none, or not DATA. */
 static __always_inline struct grpc_stream *stream_in_hand(struct reading *reading, __u32 role)
 {
-	struct http2_direction *dir = &reading->directions[role];
+	struct http2_direction *dir = &reading->halves[role].direction;
 	struct call *call;
 
 	if (dir->state != HTTP2_DATA)
@@ -38,7 +38,7 @@ __noinline int skip_unseen(struct reading *reading, __u32 role, __u32 count)
 	if (!reading)
 		return 0;
 	role &= 1;
-	dir = &reading->directions[role];
+	dir = &reading->halves[role].direction;
 	stream = stream_in_hand(reading, role);
 	if (grpc_opaque(dir, stream) <= count) {
 		stop_reading(reading, REASON_UNSEEN);
@@ -67,7 +67,7 @@ __noinline int readable_bytes(struct reading *reading, __u32 role, __u32 size, _
 		return room / 2;
 	role &= 1;
 	/* After an error the kernel passes so much unseen, or more if that fails too: little, and far from the end. */
-	opaque = grpc_opaque(&reading->directions[role], stream_in_hand(reading, role)) / 8;
+	opaque = grpc_opaque(&reading->halves[role].direction, stream_in_hand(reading, role)) / 8;
 	if (opaque > TIGHT_PIECE)
 		opaque = TIGHT_PIECE;
 	if (opaque < 2)
@@ -88,7 +88,7 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_ms
 
 	if (!reading || reading->off)
 		return 0;
-	unseen = write_seq - reading->next_seq[role];
+	unseen = write_seq - reading->halves[role].next_seq;
 	shown = size;
 	if (unlikely(unseen > 0))
 		skip_unseen(reading, role, unseen);
@@ -106,7 +106,7 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		if (shown > (__u32)-unseen)
 			shown = -unseen;
 		if (shortcut)
-			reading->next_seq[role] -= shown;
+			reading->halves[role].next_seq -= shown;
 	} else {
 		scratch = acquire_scratch();
 		if (!scratch) {
@@ -115,7 +115,7 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		}
 		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg);
 		release_scratch(scratch);
-		reading->next_seq[role] = shortcut ? write_seq : write_seq + shown;
+		reading->halves[role].next_seq = shortcut ? write_seq : write_seq + shown;
 	}
 	/*
 	 * A piece that may not fit has its length named, although it is all there is: so much passes unseen after an error,
