@@ -5,27 +5,58 @@
 #include "mesh/heard.h"
 #include "mesh/rows.h"
 
+static __always_inline struct shared_call *shared_slot(__u64 id, __u32 stream)
+{
+	__u32 index = ((__u32)(id * HASH_FACTOR >> 40) + (stream >> 1)) & (SHARED_SLOTS - 1);
+
+	return bpf_map_lookup_elem(&shared_calls, &index);
+}
+
+/* A call that is not in its connection's own slot. */
+static __noinline struct call *find_spilled(__u64 id, __u32 stream)
+{
+	struct call_key key = { .connection = id, .stream = stream };
+	struct shared_call *shared = shared_slot(id, stream);
+
+	if (shared && shared->connection == id && shared->call.stream == stream)
+		return &shared->call;
+	return bpf_map_lookup_elem(&calls, &key);
+}
+
 static __always_inline struct call *find_call(struct reading *reading, __u32 stream)
 {
 	struct call *call = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
-	struct call_key key = { .connection = reading->id, .stream = stream };
 
 	if (likely(call->stream == stream))
 		return call;
-	if (!READ_ONCE(reading->spilled))
-		return NULL;
-	return bpf_map_lookup_elem(&calls, &key);
+	return READ_ONCE(reading->spilled) ? find_spilled(reading->id, stream) : NULL;
+}
+
+static __noinline int remove_spilled(struct reading *reading, struct call *call)
+{
+	struct call_key key = { .connection = reading->id, .stream = call->stream };
+	struct shared_call *shared;
+
+	if (call->place == PLACE_TABLE) {
+		if (bpf_map_delete_elem(&calls, &key))
+			return 0;
+	} else {
+		shared = shared_slot(key.connection, key.stream);
+		if (!shared || __sync_val_compare_and_swap(&shared->call.stream, key.stream, 0) != key.stream)
+			return 0;
+		__sync_lock_test_and_set(&shared->connection, 0);
+	}
+	__sync_fetch_and_add(&reading->spilled, -1);
+	return 0;
 }
 
 /* Both directions may be done with a call at one time: whoever finds it there removes it. */
 static __always_inline void remove_call(struct reading *reading, struct call *call)
 {
-	struct call_key key = { .connection = reading->id, .stream = call->stream };
-
-	if (!call->spilled)
+	if (call->place == PLACE_OWN)
 		WRITE_ONCE(call->stream, 0);
-	else if (!bpf_map_delete_elem(&calls, &key))
-		__sync_fetch_and_add(&reading->spilled, -1);
+	else if (call->stream)
+		remove_spilled(reading, call);
 }
 
 /* All of a call but its stream. */
@@ -46,11 +77,19 @@ static __always_inline void fill_call(struct call *call, struct scratch *scratch
 static __noinline int spill_call(struct reading *reading, struct scratch *scratch, __u32 stream)
 {
 	struct call_key key = { .connection = reading->id, .stream = stream };
+	struct shared_call *shared = shared_slot(key.connection, stream);
 	struct call call;
 
+	if (shared && !__sync_val_compare_and_swap(&shared->connection, 0, key.connection)) {
+		fill_call(&shared->call, scratch);
+		shared->call.place = PLACE_SHARED;
+		__sync_lock_test_and_set(&shared->call.stream, stream);
+		__sync_fetch_and_add(&reading->spilled, 1);
+		return 0;
+	}
 	fill_call(&call, scratch);
 	call.stream = stream;
-	call.spilled = 1;
+	call.place = PLACE_TABLE;
 	if (bpf_map_update_elem(&calls, &key, &call, BPF_NOEXIST)) {
 		count_error(HELPER_MAP_UPDATE);
 		return 0;

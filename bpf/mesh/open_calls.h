@@ -31,6 +31,16 @@ static long count_slots(void *map, __u64 *id, struct reading *reading, void *con
 	return 0;
 }
 
+static long count_shared(void *map, __u32 *index, struct shared_call *shared, void *context)
+{
+	__u64 id = shared->connection;
+	struct reading *reading = id ? bpf_map_lookup_elem(&readings, &id) : NULL;
+
+	if (reading && !reading->off)
+		count_open(reading, &shared->call);
+	return 0;
+}
+
 static long count_spilled(void *map, struct call_key *key, struct call *call, void *context)
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &key->connection);
@@ -45,6 +55,7 @@ static __always_inline int count_open_calls(void)
 	__u32 context = 0;
 
 	bpf_for_each_map_elem(&readings, count_slots, &context, 0);
+	bpf_for_each_map_elem(&shared_calls, count_shared, &context, 0);
 	bpf_for_each_map_elem(&calls, count_spilled, &context, 0);
 	return 0;
 }

@@ -18,8 +18,21 @@ struct call {
 	__u8 grpc;		      /* content-type of the request */
 	__u8 request_ended;
 	__u8 response_ended;
-	__u8 spilled;		      /* kept in `calls` */
+	__u8 place;		      /* enum place */
 	__u8 reserved;
+};
+
+/* Where a call is kept. */
+enum place {
+	PLACE_OWN = 0,	  /* with its connection */
+	PLACE_SHARED = 1, /* in `shared_calls` */
+	PLACE_TABLE = 2,  /* in `calls` */
+};
+
+/* A slot that connections share. It is claimed by its connection, and found by that and the call's stream. */
+struct shared_call {
+	__u64 connection; /* 0: free */
+	struct call call;
 };
 
 struct call_key {
@@ -63,7 +76,7 @@ struct reading {
 	__u64 id;		/* of the connection */
 	enum reason off;	/* why it is read no further; REASON_NONE: it is */
 	enum speaks speaks;
-	__u32 spilled;		/* calls in `calls` */
+	__u32 spilled;		/* calls that are not in `slots` */
 	__u32 source;		/* workload of the client */
 	__u32 destination;	/* of the server */
 	__u32 service;
@@ -128,7 +141,15 @@ struct {
 	__type(value, struct series);
 } blank_series SEC(".maps");
 
-/* Calls that found their slot taken. */
+/* Calls that found their slot taken; consecutive streams are neighbours. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SHARED_SLOTS);
+	__type(key, __u32);
+	__type(value, struct shared_call);
+} shared_calls SEC(".maps");
+
+/* Calls that found those taken as well. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_CALLS);

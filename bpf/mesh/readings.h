@@ -114,7 +114,6 @@ static __always_inline void join_reading(struct bpf_sock_ops *ctx, __u64 id)
 __noinline int close_reading(__u64 id, int left)
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
-	struct call_key key = { .connection = id };
 	__u64 now = bpf_ktime_get_ns();
 	__u32 ending, i, speaks;
 
@@ -135,8 +134,7 @@ __noinline int close_reading(__u64 id, int left)
 
 		if (!reading->spilled || 2 * i > reading->halves[ROLE_CLIENT].last_stream)
 			break;
-		key.stream = reading->halves[ROLE_CLIENT].last_stream - 2 * i;
-		call = bpf_map_lookup_elem(&calls, &key);
+		call = find_spilled(id, reading->halves[ROLE_CLIENT].last_stream - 2 * i);
 		if (!call)
 			continue;
 		finish_call(reading, call, ending, 0, now);
