@@ -28,8 +28,13 @@ def parse_address(value: str) -> tuple[str, int] | None:
 Examples:
   sudo zerohop run -c /etc/zerohop
   sudo zerohop run -c mesh.yaml --log-format json --metrics 127.0.0.1:9100
-Signals: SIGHUP reads the configuration again, SIGTERM ends the agent. The data
-path stays in the kernel and keeps working; `zerohop clean` removes it."""
+  sudo zerohop run -c mesh.yaml --no-engine           # short-cut only
+  sudo zerohop run -c mesh.yaml --max-methods 50 --flow-sampling 100
+  sudo zerohop run -c mesh.yaml --access-log /var/log/zerohop.log
+  sudo zerohop run -c mesh.yaml --access-log - --access-log-format envoy
+Signals: SIGHUP reads the configuration and opens the access log again, SIGTERM
+ends the agent. The data path stays in the kernel and keeps working; `zerohop
+clean` removes it."""
 )
 @click.option(
     "-c",
@@ -47,7 +52,7 @@ path stays in the kernel and keeps working; `zerohop clean` removes it."""
 @click.option(
     "--engine/--no-engine",
     default=True,
-    help="Read calls on ports declared grpc, http2 or http.  [default: engine]",
+    help="Read HTTP/2 and gRPC on ports declared grpc, http2 or http, or leave them alone.  [default: engine]",
 )
 @click.option(
     "--max-methods",
@@ -63,13 +68,13 @@ path stays in the kernel and keeps working; `zerohop clean` removes it."""
     default=1,
     show_default=True,
     metavar="N",
-    help="One of N calls gets a flow record; 0: none does.",
+    help="One of N calls and connections, by chance, gets a flow record (zerohop flows, access log); 0: none does.",
 )
 @click.option(
     "--access-log",
     default=None,
     metavar="FILE",
-    help="A line for each flow record, - for stdout. SIGHUP opens the file anew.",
+    help="Append a line for each flow record to FILE; - is stdout.",
 )
 @click.option("--access-log-format", type=click.Choice(["json", "envoy"]), default="json", show_default=True)
 @click.pass_obj
