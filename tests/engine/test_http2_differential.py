@@ -6,7 +6,7 @@ import itertools
 from random import Random
 from typing import Any
 
-from h2.events import UnknownFrameReceived
+from h2.events import StreamReset, UnknownFrameReceived
 from h2.exceptions import ProtocolError
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -152,6 +152,8 @@ def requests_that_are_damaged(
             continue
         if sum(isinstance(event, UnknownFrameReceived) for event in heard[-TAIL:]) < TAIL:
             continue  # it waits for the rest of a frame
+        if any(isinstance(event, StreamReset) and not event.remote_reset for event in heard):
+            continue  # a frame that the state of its stream does not allow: no matter of the engine's
         reader = DirectionReader(engines[0], client=True)
         reader.feed_pieces(wire, itertools.cycle(pieces))
         reader.feed(REST)
