@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -96,8 +96,6 @@ def command(
     from zerohop.agent.agent import Agent, Options
     from zerohop.agent.log import configure
     from zerohop.agent.notify import notify
-    from zerohop.kernel.status import read_status
-    from zerohop.kernel.telemetry import Names, read_calls, read_reading, read_streams
 
     log = configure(log_format)
     endpoint = parse_address(metrics or DEFAULT_METRICS)
@@ -105,20 +103,14 @@ def command(
     try:
         origin = agent.start()
         if endpoint is not None:
-            from zerohop.agent.metrics import Scrape, serve_metrics
+            from zerohop.agent.metrics import read_metrics, serve_metrics
 
-            reading = threading.Lock()
-
-            def read() -> Scrape:
-                with reading:
-                    status, names = read_status(agent.path), Names(agent.path)
-                    calls, streams = read_calls(agent.path, names), read_streams(agent.path, names)
-                    lost = agent.access_log.lost if agent.access_log else 0
-                    return Scrape(status, calls, streams, read_reading(agent.path), agent.labels, lost)
+            def read() -> Iterator[str]:
+                return read_metrics(agent.path, agent.labels, agent.access_log.lost if agent.access_log else 0)
 
             try:
-                server = serve_metrics(*endpoint, read)
-                log.info("metrics", extra={"url": f"http://{endpoint[0]}:{server.server_port}/metrics"})
+                port = serve_metrics(*endpoint, read)
+                log.info("metrics", extra={"url": f"http://{endpoint[0]}:{port}/metrics"})
             except ZerohopError as error:
                 if metrics is not None:
                     raise
