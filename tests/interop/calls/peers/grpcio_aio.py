@@ -230,8 +230,8 @@ async def early(channel: Any, tally: contract.Tally) -> None:
         while not call.done():
             try:
                 await call.write(message(100))
-            except asyncio.InvalidStateError:
-                break  # it is done
+            except (asyncio.InvalidStateError, grpc.aio.InternalError):
+                break  # it is done, or is about to be
             await asyncio.sleep(0.001)
         check("early end", await call, contract.pack_sum(1, 100))
         # How many requests the server took before it ended, nobody knows here.
