@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,68 @@ def test_protocol(app_protocol: str | None, name: str, expected: Protocol | None
     assert declared_protocol(app_protocol, name) is expected
 
 
+def endpoints(name: str, of: str, ports: str, addresses: str, family: str = "IPv4") -> str:
+    return (
+        f"{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: {family}, ports: {ports},"
+        f" endpoints: [{{addresses: {addresses}}}],"
+        f" metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: {of}}}}}}}"
+    )
+
+
+def mapped(address: str) -> bytes:
+    return bytes(10) + b"\xff\xff" + socket.inet_aton(address)
+
+
+def test_the_first_service_that_declares_a_port_names_it(tmp_path: Path) -> None:
+    compiled = tables(
+        tmp_path,
+        WORKLOADS,
+        service("unused", "{}", "[{name: grpc, port: 80}]"),
+        service("first", "{app: cart}", "[{port: 80}]"),
+        service("second", '{v: "2"}', "[{name: grpc, port: 80}, {name: http, port: 81}]"),
+    )
+    assert compiled.services == ("shop/first", "shop/second")
+    assert compiled.port_services == {
+        ("shop/cart", 80): "shop/first",
+        ("shop/cart-2", 80): "shop/first",
+        ("shop/cart-2", 81): "shop/second",
+    }
+    assert compiled.ports["shop/cart-2", 80] is Protocol.GRPC
+
+
+def test_plain_addresses_of_services(tmp_path: Path) -> None:
+    compiled = tables(
+        tmp_path,
+        WORKLOADS,
+        service("bank", "{}", "[{name: grpc, port: 80}, {name: dns, port: 53, protocol: UDP}, {name: x, port: 81}]"),
+        service("later", "{}", "[{name: http, port: 80}]"),
+        endpoints("one", "bank", "[{name: grpc, port: 7001}, {name: x, port: 7002}]", "[10.0.0.7, 10.0.0.8]"),
+        endpoints("six", "bank", "[{name: x, port: 7003, appProtocol: http2}]", '["2001:db8::1"]', "IPv6"),
+        endpoints("again", "later", "[{name: http, port: 7001}]", "[10.0.0.7]"),
+        endpoints("dns", "bank", "[{name: dns, port: 53, protocol: UDP}]", "[10.0.0.9]"),
+    )
+    assert compiled.endpoints == {
+        (mapped("10.0.0.7"), 7001): (Protocol.GRPC, "shop/bank"),
+        (mapped("10.0.0.8"), 7001): (Protocol.GRPC, "shop/bank"),
+        (mapped("10.0.0.7"), 7002): (Protocol.TCP, "shop/bank"),
+        (mapped("10.0.0.8"), 7002): (Protocol.TCP, "shop/bank"),
+        (socket.inet_pton(socket.AF_INET6, "2001:db8::1"), 7003): (Protocol.HTTP2, "shop/bank"),
+    }
+    assert compiled.services == ("shop/bank",)
+
+
+def test_where_a_workload_listens_is_no_plain_address(tmp_path: Path) -> None:
+    """`shop/cart` has the default addresses, 127.0.0.1 and ::1, and the port 7001 of its Service."""
+    compiled = tables(
+        tmp_path,
+        WORKLOADS,
+        service("a", '{v: "1"}', "[{name: grpc, port: 80, targetPort: 7001}]"),
+        endpoints("one", "a", "[{name: grpc, port: 7001}]", "[127.0.0.1, 127.0.0.2]"),
+        endpoints("two", "a", "[{name: grpc, port: 7002}]", "[127.0.0.1]"),
+    )
+    assert set(compiled.endpoints) == {(mapped("127.0.0.2"), 7001), (mapped("127.0.0.1"), 7002)}
+
+
 def constants(header: str, pattern: str) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(pattern, (SHARED / header).read_text())}
 
@@ -152,6 +215,8 @@ def test_limits_are_those_of_the_kernel() -> None:
     bounds = constants("bounds.h", r"#define (\w+) (\d+)\b")
     assert bounds["MAX_WORKLOADS"] == names.MAX_WORKLOADS
     assert bounds["MAX_PORTS"] == names.MAX_PORTS
+    assert bounds["MAX_SERVICES"] == names.MAX_SERVICES
+    assert bounds["MAX_ENDPOINTS"] == names.MAX_ENDPOINTS
     assert bounds["MAX_CGROUP_NODES"] == names.MAX_CGROUP_NODES
     assert bounds["MAX_CGROUP_DEPTH"] == names.MAX_CGROUP_DEPTH
     assert bounds["CGROUP_NAME_SIZE"] - 1 == names.MAX_CGROUP_NAME
@@ -164,6 +229,8 @@ def test_limits_are_those_of_the_kernel() -> None:
     [
         ("MAX_WORKLOADS", 2, "more than 2 Workloads"),
         ("MAX_PORTS", 2, "more than 2 ports"),
+        ("MAX_SERVICES", 1, "more than 1 Services"),
+        ("MAX_ENDPOINTS", 2, "more than 2 addresses and ports"),
         # /zerohop, /zerohop/default, /zerohop/default/shop, …/cart, /a, /b, /b/c, /system.slice, …/cart.service: nine
         ("MAX_CGROUP_NODES", 8, "more than 8 different parts"),
     ],
@@ -171,12 +238,16 @@ def test_limits_are_those_of_the_kernel() -> None:
 def test_more_than_the_tables_hold_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, message: str
 ) -> None:
-    ports = service("all", "{app: cart}", "[{name: grpc, port: 80}]")
+    more = [
+        service("all", "{app: cart}", "[{name: grpc, port: 80}]"),
+        service("out", "{}", "[{name: grpc, port: 80}]"),
+        endpoints("one", "out", "[{name: grpc, port: 81}]", "[10.0.0.1, 10.0.0.2, 10.0.0.3]"),
+    ]
     monkeypatch.setattr(references, limit, value)
     with pytest.raises(ConfigurationError) as caught:
-        tables(tmp_path, WORKLOADS, ports)
+        tables(tmp_path, WORKLOADS, *more)
     (error,) = caught.value.errors
     assert message in error.message
     # One more is room for all.
     monkeypatch.setattr(references, limit, 9 + 4)
-    tables(tmp_path, WORKLOADS, ports)
+    tables(tmp_path, WORKLOADS, *more)

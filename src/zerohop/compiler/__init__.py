@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from zerohop.config import Configuration, Shortcut
-from zerohop.config.model import Transport
-from zerohop.config.protocol import Protocol, declared_protocol
-from zerohop.config.selection import declarations
+from zerohop.config.protocol import Protocol
+from zerohop.config.selection import declarations, plain_endpoints
 
 __all__ = ["Protocol", "Tables", "WorkloadEntry", "compile_tables"]
 
@@ -65,7 +65,7 @@ def compile_tables(configuration: Configuration) -> Tables:
             ports[each.workload, each.number] = each.protocol
     for key in undeclared:
         ports.setdefault(key, Protocol.TCP)
-    endpoints = _endpoints(configuration)
+    endpoints = _endpoints(configuration, ports)
     named = {*port_services.values(), *(service for _, service in endpoints.values())}
     return Tables(
         workloads={
@@ -82,24 +82,22 @@ def compile_tables(configuration: Configuration) -> Tables:
     )
 
 
-def _endpoints(configuration: Configuration) -> dict[tuple[bytes, int], tuple[Protocol, str]]:
-    """What a managed client may dial outside the mesh's own workloads; of two Services the first counts."""
-    services = {each.key: each for each in configuration.services}
+def _endpoints(
+    configuration: Configuration, ports: Mapping[tuple[str, int], Protocol]
+) -> dict[tuple[bytes, int], tuple[Protocol, str]]:
+    """What a managed client may dial outside the mesh; of two Services the first counts.
+
+    Where a workload listens the kernel knows better whose connection it is: it sees the listener.
+    """
+    listening: dict[int, set[bytes]] = {}
+    addresses = {each.key: [_sixteen_bytes(address) for address in each.addresses] for each in configuration.workloads}
+    for workload, number in ports:
+        listening.setdefault(number, set()).update(addresses[workload])
     found: dict[tuple[bytes, int], tuple[Protocol, str]] = {}
-    for piece in configuration.endpoint_slices:
-        service = services.get(f"{piece.namespace}/{piece.service}")
-        if service is None:
-            continue
-        declared = {each.name: each for each in service.ports if each.transport is Transport.TCP}
-        for port in piece.ports:
-            of_service = declared.get(port.name)
-            if port.transport is not Transport.TCP or of_service is None:
-                continue
-            name = port.app_protocol or of_service.app_protocol
-            protocol = declared_protocol(name, of_service.name) or Protocol.TCP
-            for endpoint in piece.endpoints:
-                for address in endpoint.addresses:
-                    found.setdefault((_sixteen_bytes(address), port.port), (protocol, service.key))
+    for each in plain_endpoints(configuration.services, configuration.endpoint_slices):
+        address = _sixteen_bytes(each.address)
+        if address not in listening.get(each.number, ()):
+            found.setdefault((address, each.number), (each.protocol or Protocol.TCP, each.service.key))
     return found
 
 

@@ -12,6 +12,8 @@ from zerohop.config.errors import shown
 # What the kernel's tables hold: bpf/shared/bounds.h, compared by tests/unit/test_compiler.py.
 MAX_WORKLOADS: Final = 8192
 MAX_PORTS: Final = 65536
+MAX_SERVICES: Final = 16384
+MAX_ENDPOINTS: Final = 65536
 MAX_CGROUP_NODES: Final = 65536
 MAX_CGROUP_DEPTH: Final = 16
 MAX_CGROUP_NAME: Final = 127

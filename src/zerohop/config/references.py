@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from zerohop.config.errors import Problems, Source, nearest, shown, suggest
 from zerohop.config.kinds import Objects, Placed
 from zerohop.config.model import EndpointSlice, Service, Workload
-from zerohop.config.names import MAX_CGROUP_NODES, MAX_PORTS, MAX_WORKLOADS
-from zerohop.config.selection import Declaration, Selection, declarations, target_numbers
+from zerohop.config.names import MAX_CGROUP_NODES, MAX_ENDPOINTS, MAX_PORTS, MAX_SERVICES, MAX_WORKLOADS
+from zerohop.config.selection import Declaration, Selection, declarations, plain_endpoints, target_numbers
 
 
 def check_references(objects: Objects, problems: Problems) -> None:
@@ -21,6 +21,7 @@ def check_references(objects: Objects, problems: Problems) -> None:
     _check_slices(objects, problems)
     _check_named_ports(objects, slices, problems)
     _check_declarations(objects, problems)
+    _check_plain_endpoints(objects, problems)
     _check_totals(objects, problems)
 
 
@@ -143,8 +144,23 @@ def _check_declarations(objects: Objects, problems: Problems) -> None:
             )
 
 
+def _check_plain_endpoints(objects: Objects, problems: Problems) -> None:
+    """There are no more addresses outside the mesh than the kernel's table holds."""
+    endpoints: set[tuple[str, int]] = set()
+    services = [placed.object for placed in objects.services]
+    for each in plain_endpoints(services, [placed.object for placed in objects.endpoint_slices]):
+        endpoints.add((each.address, each.number))
+        if len(endpoints) > MAX_ENDPOINTS:
+            message = f"more than {MAX_ENDPOINTS} addresses and ports of EndpointSlices"
+            problems.add(each.source, message, "list only those that this node's workloads call")
+            return
+
+
 def _check_totals(objects: Objects, problems: Problems) -> None:
-    """What the kernel's tables of workloads and of cgroup names hold."""
+    """What the kernel's tables of Services, of workloads and of cgroup names hold."""
+    for placed_service in objects.services[MAX_SERVICES : MAX_SERVICES + 1]:
+        message = f"more than {MAX_SERVICES} Services"
+        problems.add(placed_service.object.source, message, "keep those that this node's workloads are in or call")
     # `zerohop exec` has /zerohop/INSTANCE/NAMESPACE/WORKLOAD; a unit adds its name and a slice at least.
     nodes: set[str] = {"/zerohop", "/zerohop/default"}
     for number, placed in enumerate(objects.workloads, start=1):

@@ -1,10 +1,11 @@
-"""Which workloads a Service selects, behind which ports, and what protocol that declares for them."""
+"""Which workloads and plain addresses are behind a Service's ports, and what protocol that declares for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from zerohop.config.errors import Source
 from zerohop.config.model import EndpointSlice, Service, ServicePort, Transport, Workload
 from zerohop.config.protocol import Protocol, declared_protocol
 
@@ -66,3 +67,32 @@ def declarations(
             for number in sorted(target_numbers(port, by_service.get(service.key, ()))):
                 for workload in selected:
                     yield Declaration(workload.key, number, protocol, port, service)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainEndpoint:
+    """An address and port that an EndpointSlice gives a Service. `protocol` None: the Service says nothing about it."""
+
+    address: str
+    number: int
+    protocol: Protocol | None
+    service: Service
+    source: Source
+
+
+def plain_endpoints(services: Iterable[Service], slices: Iterable[EndpointSlice]) -> Iterator[PlainEndpoint]:
+    """The TCP endpoints of all EndpointSlices, in their order; what `check_references` refuses is passed over."""
+    by_key = {each.key: each for each in services}
+    for piece in slices:
+        service = by_key.get(f"{piece.namespace}/{piece.service}")
+        if service is None:
+            continue
+        declared = {each.name: each for each in service.ports if each.transport is Transport.TCP}
+        for port in piece.ports:
+            of_service = declared.get(port.name)
+            if port.transport is not Transport.TCP or of_service is None:
+                continue
+            protocol = declared_protocol(port.app_protocol or of_service.app_protocol, of_service.name)
+            for endpoint in piece.endpoints:
+                for address in endpoint.addresses:
+                    yield PlainEndpoint(address, port.port, protocol, service, piece.source)

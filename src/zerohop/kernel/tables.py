@@ -79,6 +79,8 @@ def _apply_workloads(path: DataPath, tables: Tables) -> dict[str, int]:
     long_gone = {key.value for key, value in table.items() if value.removed} & gone
     if long_gone:
         long_gone -= {end.workload for _, conn in path.maps["connections"].items() for end in conn.ends}
+        # The highest number stays taken, so that none is given twice: old flow records still name the others.
+        long_gone -= {max(ids.values())}
         for number in long_gone:
             table.delete(ctypes.c_uint32(number))
         _forget_telemetry(path, long_gone)
@@ -93,7 +95,7 @@ def _apply_workloads(path: DataPath, tables: Tables) -> dict[str, int]:
 
 
 def _forget_telemetry(path: DataPath, workloads: set[int]) -> None:
-    """Removes the rows of workloads whose numbers are free again: they would become another's."""
+    """Removes the rows of workloads that nothing names any more, to make room."""
     for name in ("series", "tcp_series"):
         table = path.maps[name]
         for key in list(table.keys()):
@@ -139,10 +141,12 @@ def _apply_cgroups(path: DataPath, wanted: dict[str, int]) -> None:
 
 
 def _apply_services(path: DataPath, tables: Tables) -> dict[str, int]:
-    """`NS/NAME` to number. A Service keeps its number for good: rows of telemetry name it long after it has gone."""
+    """`NS/NAME` to number. A Service keeps it as long as there is room: rows of telemetry name it when it has gone."""
     table = path.maps["services"]
     ids = {f"{text(value.namespace_name)}/{text(value.name)}": key.value for key, value in table.items()}
     following = max(ids.values(), default=0) + 1
+    if len(ids.keys() | set(tables.services)) > table.entries():
+        _forget_services(path, ids, set(tables.services))
     for name in tables.services:
         if name not in ids:
             ids[name] = following
@@ -150,6 +154,17 @@ def _apply_services(path: DataPath, tables: Tables) -> dict[str, int]:
             namespace, _, own = name.partition("/")
             table.put(ctypes.c_uint32(ids[name]), path.layouts.struct("service")(namespace.encode(), own.encode()))
     return ids
+
+
+def _forget_services(path: DataPath, ids: dict[str, int], wanted: set[str]) -> None:
+    """Takes out Services that are configured no more: those that no row names, and as many others as must be."""
+    table = path.maps["services"]
+    rows = (key for name in ("series", "tcp_series") for key, _ in path.maps[name].items())
+    named = {key.service for key in rows}
+    for name in sorted(ids.keys() - wanted, key=lambda name: (ids[name] in named, ids[name])):
+        if ids[name] in named and len(ids.keys() | wanted) <= table.entries():
+            return
+        table.delete(ctypes.c_uint32(ids.pop(name)))
 
 
 def _apply_ports(path: DataPath, tables: Tables, ids: dict[str, int], services: dict[str, int]) -> None:
