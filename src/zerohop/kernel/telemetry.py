@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import add
 from typing import Any, Final
 
+from zerohop.kernel.batches import walk
 from zerohop.kernel.datapath import DataPath
-from zerohop.kernel.maps import possible_cpus
+from zerohop.kernel.maps import Map, possible_cpus
 from zerohop.kernel.tables import text
 
+TRUST_DOMAIN: Final = "cluster.local"
 GRPC_STATUS_NONE: Final = 255
+
+# How long a record that is being written is waited for.
+UNFINISHED_SECONDS: Final = 1.0
+
+# Under this key, METHOD_LAST of bpf/mesh/methods.h, `method_counts` has the last number that was given.
+_METHOD_LAST: Final = 0xFFFFFFFF
 
 _SUMS: Final = (
     "calls",
@@ -23,6 +33,7 @@ _SUMS: Final = (
     "request_messages",
     "response_messages",
 )
+_HISTOGRAMS: Final = ("durations", "request_sizes", "response_sizes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,27 +118,52 @@ class Reading:
 
 
 class Names:
-    """Numbers of the tables to names, as they are now."""
+    """Numbers of the tables to names. `refresh` reads what has been added since."""
 
     def __init__(self, path: DataPath) -> None:
+        self._path = path
         self.workloads: dict[int, Workload] = {}
-        for key, value in path.maps["workloads"].items():
-            namespace = text(value.namespace_name)
-            principal = f"cluster.local/ns/{namespace}/sa/{text(value.service_account)}"
-            self.workloads[key.value] = Workload(namespace, text(value.name), principal)
-        self.services = {
-            key.value: Service(text(value.namespace_name), text(value.name))
-            for key, value in path.maps["services"].items()
-        }
-        self.methods = {
-            value.number: ctypes.string_at(ctypes.addressof(value) + type(value).path.offset, value.length).decode(
-                "utf-8", "backslashreplace"
-            )
-            for _, value in path.maps["methods"].items()
-        }
+        self.services: dict[int, Service] = {}
+        self.methods: dict[int, str] = {}
+        self._learned = -1
+        self._complete = False
         self.endings = _names(path, "ending", "ENDING_")
         self.protocols = _names(path, "protocol", "PROTOCOL_")
         self.reasons = _names(path, "reason", "REASON_")
+        self.refresh()
+
+    def refresh(self) -> None:
+        layouts, maps = self._path.layouts, self._path.maps
+        for number, value in _structures(maps["workloads"], ctypes.c_uint32, layouts.struct("workload")):
+            namespace = text(value.namespace_name)
+            principal = f"{TRUST_DOMAIN}/ns/{namespace}/sa/{text(value.service_account)}"
+            self.workloads[number] = Workload(namespace, text(value.name), principal)
+        for number, value in _structures(maps["services"], ctypes.c_uint32, layouts.struct("service")):
+            self.services[number] = Service(text(value.namespace_name), text(value.name))
+        learned = maps["method_counts"].get(ctypes.c_uint32(_METHOD_LAST))
+        last = learned or 0
+        if last == self._learned and self._complete:
+            return
+        # A number is given before its row is there: they are complete once nothing came between two looks.
+        self._complete = last == self._learned
+        self._learned = last
+        for _, value in _structures(maps["methods"], layouts.struct("method_key"), layouts.struct("method")):
+            if value.number not in self.methods:
+                path = ctypes.string_at(ctypes.addressof(value) + type(value).path.offset, value.length)
+                self.methods[value.number] = printable(path)
+
+
+def printable(raw: bytes) -> str:
+    """What a client called a method, which may be anything, without what would act on a terminal or end a line."""
+    decoded = raw.decode("utf-8", "backslashreplace")
+    if decoded.isprintable():
+        return decoded
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in decoded)
+
+
+def _structures(table: Map, key: type[Any], value: type[Any]) -> Iterator[tuple[Any, Any]]:
+    for each, content in walk(table, key):
+        yield each, value.from_buffer(content)
 
 
 def _names(path: DataPath, enumeration: str, prefix: str) -> dict[int, str]:
@@ -136,83 +172,92 @@ def _names(path: DataPath, enumeration: str, prefix: str) -> dict[int, str]:
     return {int(each): each.name.removeprefix(prefix).lower() for each in members if not each.name.endswith("_MAX")}
 
 
-def read_calls(path: DataPath, names: Names | None = None) -> list[Calls]:
-    """Every row of calls. What ends while this reads is in flight and has ended, in this one reading."""
+def iterate_calls(path: DataPath, names: Names | None = None) -> Iterator[Calls]:
+    """Every row of calls, one at a time: there may be `MAX_SERIES`. What ends meanwhile is in flight and has ended."""
     names = names or Names(path)
-    rows = []
-    started: dict[bytes, int] = {}
-    open_keys: dict[bytes, Any] = {}
+    key_type, series = path.layouts.struct("series_key"), path.layouts.struct("series")
+    started: dict[tuple[int, ...], int] = {}
     for key, count in path.open_calls():
-        started[bytes(key)] = count
-        open_keys[bytes(key)] = key
-    for key, values in path.maps["series"].items():
-        sums: dict[str, Any] = {name: sum(getattr(value, name) for value in values) for name in _SUMS}
-        if not sums["calls"]:
+        started[_without_result(key)] = count
+    cpus, words = possible_cpus(), ctypes.sizeof(series) // 8
+    first = {name: getattr(series, name).offset // 8 for name in (*_SUMS, *_HISTOGRAMS)}
+    parts = [slice(first[name], first[name] + getattr(series, name).size // 8) for name in _HISTOGRAMS]
+    for key, content in walk(path.maps["series"], key_type, cpus=cpus):
+        values = _sum(content.cast("Q"), words, first["calls"])
+        if values is None:
             continue
-        rows.append(
-            Calls(
-                **_labels(key, names),
-                http_status=key.http_status,
-                grpc_status=None if key.grpc_status == GRPC_STATUS_NONE else key.grpc_status,
-                ending=names.endings[key.ending],
-                deadline_exceeded=bool(key.deadline),
-                durations=_histogram(values, "durations"),
-                request_sizes=_histogram(values, "request_sizes"),
-                response_sizes=_histogram(values, "response_sizes"),
-                **sums,
-            )
+        identity = _without_result(key)
+        started[identity] = started.get(identity, 0) + values[first["calls"]]
+        durations, request_sizes, response_sizes = (Histogram(tuple(values[part])) for part in parts)
+        yield Calls(
+            **_labels(identity, names),
+            http_status=key.http_status,
+            grpc_status=None if key.grpc_status == GRPC_STATUS_NONE else key.grpc_status,
+            ending=names.endings[key.ending],
+            deadline_exceeded=bool(key.deadline),
+            durations=durations,
+            request_sizes=request_sizes,
+            response_sizes=response_sizes,
+            **dict[str, Any]((name, values[first[name]]) for name in _SUMS),
         )
-        open_key = type(key)(key.source, key.destination, key.service, key.method, protocol=key.protocol)
-        open_keys[bytes(open_key)] = open_key
-        started[bytes(open_key)] = started.get(bytes(open_key), 0) + sums["calls"]
     nothing = Histogram(())
     for identity, count in started.items():
-        rows.append(
-            Calls(
-                **_labels(open_keys[identity], names),
-                http_status=0,
-                grpc_status=None,
-                ending="open",
-                deadline_exceeded=False,
-                durations=nothing,
-                request_sizes=nothing,
-                response_sizes=nothing,
-                **dict[str, Any](dict.fromkeys(_SUMS, 0), calls=count),
-            )
+        yield Calls(
+            **_labels(identity, names),
+            http_status=0,
+            grpc_status=None,
+            ending="open",
+            deadline_exceeded=False,
+            durations=nothing,
+            request_sizes=nothing,
+            response_sizes=nothing,
+            **dict[str, Any](dict.fromkeys(_SUMS, 0), calls=count),
         )
-    return rows
 
 
-def _labels(key: Any, names: Names) -> dict[str, Any]:
+def read_calls(path: DataPath, names: Names | None = None) -> list[Calls]:
+    """Every row of calls."""
+    return list(iterate_calls(path, names))
+
+
+def _without_result(key: Any) -> tuple[int, ...]:
+    return key.source, key.destination, key.service, key.method, key.protocol
+
+
+def _labels(identity: tuple[int, ...], names: Names) -> dict[str, Any]:
+    source, destination, service, method, protocol = identity
     return {
-        "source": names.workloads.get(key.source),
-        "destination": names.workloads.get(key.destination),
-        "service": names.services.get(key.service),
-        "method": names.methods.get(key.method),
-        "protocol": names.protocols.get(key.protocol, ""),
+        "source": names.workloads.get(source),
+        "destination": names.workloads.get(destination),
+        "service": names.services.get(service),
+        "method": names.methods.get(method),
+        "protocol": names.protocols.get(protocol, ""),
     }
 
 
-def _histogram(values: list[Any], name: str) -> Histogram:
-    return Histogram(tuple(map(sum, zip(*(getattr(value, name) for value in values), strict=True))))
+def _sum(numbers: memoryview, words: int, decisive: int) -> list[int] | None:
+    """The sums over CPUs of `words` numbers each, without those CPUs whose number at `decisive` is 0; None: all are."""
+    sums: list[int] | None = None
+    for start in range(0, len(numbers), words):
+        if numbers[start + decisive]:
+            part = numbers[start : start + words].tolist()
+            sums = part if sums is None else list(map(add, sums, part))
+    return sums
 
 
 def read_streams(path: DataPath, names: Names | None = None) -> list[Streams]:
     """Every row of connections that the engine does not read."""
     names = names or Names(path)
-    return [
-        Streams(
-            source=names.workloads.get(key.source),
-            destination=names.workloads.get(key.destination),
-            service=names.services.get(key.service),
-            protocol=names.protocols.get(key.protocol, ""),
-            opened=sum(value.opened for value in values),
-            closed=sum(value.closed for value in values),
-            sent_bytes=sum(value.sent_bytes for value in values),
-            received_bytes=sum(value.received_bytes for value in values),
-        )
-        for key, values in path.maps["tcp_series"].items()
-    ]
+    key_type, series = path.layouts.struct("tcp_series_key"), path.layouts.struct("tcp_series")
+    fields = [name for name, *_ in series._fields_]
+    rows = []
+    for key, content in walk(path.maps["tcp_series"], key_type, cpus=possible_cpus()):
+        numbers = content.cast("Q")
+        sums: dict[str, Any] = {name: sum(numbers[index :: len(fields)]) for index, name in enumerate(fields)}
+        labels = _labels((key.source, key.destination, key.service, 0, key.protocol), names)
+        labels.pop("method")
+        rows.append(Streams(**labels, **sums))
+    return rows
 
 
 def read_reading(path: DataPath) -> Reading:
@@ -243,12 +288,12 @@ class FlowReader:
         self._path = path
         self._flow: type[Any] = path.layouts.struct("flow")
         self._size = ctypes.sizeof(self._flow)
-        cpus = possible_cpus()
         entries = path.maps["flows"].entries()
-        self._per_cpu = entries // cpus
+        self._per_cpu = entries // possible_cpus()
         length = -(-entries * self._size // mmap.PAGESIZE) * mmap.PAGESIZE
         self._memory = mmap.mmap(path.maps["flows"].fd, length, mmap.MAP_SHARED, mmap.PROT_READ)
         self._next = [max(1, count - last + 1) for count in self._counts()]
+        self._unfinished: dict[int, tuple[int, float]] = {}  # CPU to a record that is being written, since when
         self.lost = 0
 
     def close(self) -> None:
@@ -273,20 +318,31 @@ class FlowReader:
         while self._next[cpu] <= count:
             wanted = self._next[cpu]
             at = (cpu * self._per_cpu + (wanted - 1) % self._per_cpu) * self._size
-            flow = self._flow.from_buffer_copy(self._memory, at)
-            # It is written between two looks at its number, or not at all.
-            again = int.from_bytes(self._memory[at : at + 8], "little")
-            if flow.sequence < wanted or again < wanted:
-                if flow.sequence == 0 and again == 0 and wanted == count:
-                    return  # being written
-                self.lost += 1
-            elif flow.sequence == again == wanted:
-                yield flow
+            number = self._number(at)
+            if number == wanted:
+                flow = self._flow.from_buffer_copy(self._memory, at)
+                if self._number(at) == wanted:
+                    yield flow
+                else:
+                    self.lost += 1
+            elif number < wanted and self._is_being_written(cpu, wanted):
+                return
             else:
                 self.lost += 1
             self._next[cpu] += 1
 
+    def _number(self, at: int) -> int:
+        return int.from_bytes(self._memory[at : at + 8], sys.byteorder)
+
+    def _is_being_written(self, cpu: int, wanted: int) -> bool:
+        """A record's number is given before it is written, by a program that may be interrupted in between."""
+        known, since = self._unfinished.get(cpu, (0, 0.0))
+        if known != wanted:
+            since = time.monotonic()
+            self._unfinished[cpu] = wanted, since
+        return time.monotonic() - since < UNFINISHED_SECONDS
+
 
 def wall_clock(monotonic_ns: int) -> float:
     """Seconds since the epoch of an instant of CLOCK_MONOTONIC, which is what the kernel's records carry."""
-    return time.time() - (time.clock_gettime_ns(time.CLOCK_MONOTONIC) - monotonic_ns) / 1e9
+    return (time.time_ns() - time.monotonic_ns() + monotonic_ns) / 1e9
