@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from zerohop.agent.metrics import _chunks
+from zerohop.agent.metrics import chunks
 from zerohop.kernel.histograms import DURATION_NS, ISTIO_BOUNDS
 from zerohop.kernel.telemetry import Calls, Histogram, Service, Streams, Workload
 from zerohop.telemetry.istio import IstioConnections, IstioRequests, end_labels
@@ -123,7 +123,7 @@ def test_buckets_of_a_histogram_hold_what_is_below_them() -> None:
 @pytest.mark.parametrize("compress", [False, True])
 def test_chunks_are_the_text(compress: bool) -> None:
     pieces = ["é" * 40_000, "b\n"] * 5
-    sent = b"".join(_chunks(iter(pieces), compress=compress))
+    sent = b"".join(chunks(iter(pieces), compress=compress))
     assert (gzip.decompress(sent) if compress else sent).decode() == "".join(pieces)
 
 

@@ -29,7 +29,6 @@ log = logging.getLogger("zerohop")
 
 CGROUP_SECONDS: Final = 1.0
 INSPECT_SECONDS: Final = 5.0
-LOG_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class Agent:
         self._warned = set(current)
 
     def follow_flows(self, access_log: AccessLog) -> None:
-        """Writes the access log while `serve` runs; closes it at the end."""
+        """The access log is written while `serve` runs, and closed with the agent."""
         self.access_log = access_log
         self._stack.callback(access_log.close)
 
@@ -181,10 +180,11 @@ class Agent:
         poll.register(self._wakeup, select.POLLIN)
         poll.register(watcher.fileno(), select.POLLIN)
         next_inspection = time.monotonic() + INSPECT_SECONDS
-        next_round = 0.0
+        if self.access_log is not None:
+            self.access_log.start()
         while True:
             changed = False
-            for fd, _ in poll.poll((LOG_SECONDS if self.access_log else CGROUP_SECONDS) * 1000):
+            for fd, _ in poll.poll(CGROUP_SECONDS * 1000):
                 if fd == self._wakeup:
                     numbers = os.read(self._wakeup, 64)
                     if signal.SIGTERM in numbers or signal.SIGINT in numbers:
@@ -192,14 +192,9 @@ class Agent:
                         return
                     changed = True
                     if self.access_log is not None and signal.SIGHUP in numbers:
-                        self._tolerate(self.access_log.reopen)
+                        self.access_log.reopen()
                 else:
                     changed = watcher.drain() or changed
-            if self.access_log is not None:
-                self._tolerate(self.access_log.write)
-            if time.monotonic() < next_round and not changed:
-                continue
-            next_round = time.monotonic() + CGROUP_SECONDS
             self._require_own()
             if changed:
                 self.reload()

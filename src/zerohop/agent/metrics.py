@@ -105,7 +105,7 @@ def _reading(reading: Reading) -> Iterator[str]:
     )  # fmt: skip
 
 
-def _chunks(text: Iterator[str], *, compress: bool) -> Iterator[bytes]:
+def chunks(text: Iterator[str], *, compress: bool) -> Iterator[bytes]:
     """The text in pieces that are worth a write each."""
     packer = zlib.compressobj(level=1, wbits=31) if compress else None
     pending: list[str] = []
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         if compress:
             self.send_header("Content-Encoding", "gzip")
         self.end_headers()
-        for chunk in _chunks(text, compress=compress):
+        for chunk in chunks(text, compress=compress):
             self.wfile.write(chunk)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
