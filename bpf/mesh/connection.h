@@ -283,9 +283,14 @@ static __noinline int decide_client(struct bpf_sock_ops *ctx, struct connection 
 			conn->observers[ROLE_CLIENT] = conn->observers[ROLE_SERVER] = OBSERVER_SENDER;
 		return 1;
 	}
-	/* Its server's end may still be read there. */
-	if (!may_be_read(conf, conn) || obstacle != REASON_NONE)
+	if (!may_be_read(conf, conn))
 		return 0;
+	if (obstacle != REASON_NONE) {
+		/* A managed server's end may still be read there. */
+		if (!shake)
+			count_unread(obstacle);
+		return 0;
+	}
 	conn->observers[ROLE_CLIENT] = OBSERVER_SENDER;
 	conn->observers[ROLE_SERVER] = OBSERVER_RECEIVER;
 	return 1;

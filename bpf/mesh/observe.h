@@ -111,7 +111,8 @@ static __always_inline int end_pass(struct reading *reading, struct scratch *scr
 
 	if (unlikely(before > length))
 		drop_pieces(reading->id, role, before);
-	if (unlikely(length != before) && length && move_pieces(scratch, reading->id, role, length, 1))
+	/* Also when as much is there as before: it may be of the next block. */
+	if (unlikely(length) && move_pieces(scratch, reading->id, role, length, 1))
 		return REASON_HELPER_FAILED;
 	return 0;
 }

@@ -103,9 +103,14 @@ static __noinline struct series *row_of(struct series_key *key)
 	return bpf_map_lookup_elem(&series, &overflow);
 }
 
-static __always_inline void add_row(const struct call *call, struct series_key *key, __u64 elapsed)
+/* What has been carried, at one moment: the other direction may go on meanwhile, on another CPU. */
+struct carried {
+	__u64 bytes[2];
+	__u32 messages[2];
+};
+
+static __always_inline void add_row(const struct carried *carried, struct series_key *key, __u64 elapsed)
 {
-	const struct grpc_stream *request = &call->halves[ROLE_CLIENT], *response = &call->halves[ROLE_SERVER];
 	__u32 zero = 0;
 	const struct buckets *bounds = bpf_map_lookup_elem(&buckets, &zero);
 	struct series *row = row_of(key);
@@ -114,13 +119,15 @@ static __always_inline void add_row(const struct call *call, struct series_key *
 		return;
 	row->calls++;
 	row->duration_ns += elapsed;
-	row->request_bytes += request->bytes;
-	row->response_bytes += response->bytes;
-	row->request_messages += request->messages;
-	row->response_messages += response->messages;
+	row->request_bytes += carried->bytes[ROLE_CLIENT];
+	row->response_bytes += carried->bytes[ROLE_SERVER];
+	row->request_messages += carried->messages[ROLE_CLIENT];
+	row->response_messages += carried->messages[ROLE_SERVER];
 	count_at(row->durations, bucket_of(bounds->duration_ns, DURATION_BUCKETS - 1, elapsed), DURATION_BUCKETS);
-	count_at(row->request_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, request->bytes), SIZE_BUCKETS);
-	count_at(row->response_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, response->bytes), SIZE_BUCKETS);
+	count_at(row->request_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, carried->bytes[ROLE_CLIENT]),
+		 SIZE_BUCKETS);
+	count_at(row->response_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, carried->bytes[ROLE_SERVER]),
+		 SIZE_BUCKETS);
 }
 
 /* A record of this CPU's own to fill, and its sequence number to publish it by; NULL: none is wanted. */
@@ -148,7 +155,8 @@ static __always_inline struct flow *next_flow(__u64 *sequence)
 }
 
 static __always_inline void record_call(const struct reading *reading, const struct call *call,
-					const struct series_key *key, __u64 now, __u32 code)
+					const struct carried *carried, const struct series_key *key, __u64 now,
+					__u32 code)
 {
 	__u64 sequence = 0;
 	struct flow *flow = next_flow(&sequence);
@@ -158,10 +166,10 @@ static __always_inline void record_call(const struct reading *reading, const str
 	flow->end_ns = now;
 	flow->connection = reading->id;
 	flow->latency_ns = now - call->start_ns;
-	flow->request_bytes = call->halves[ROLE_CLIENT].bytes;
-	flow->response_bytes = call->halves[ROLE_SERVER].bytes;
-	flow->request_messages = call->halves[ROLE_CLIENT].messages;
-	flow->response_messages = call->halves[ROLE_SERVER].messages;
+	flow->request_bytes = carried->bytes[ROLE_CLIENT];
+	flow->response_bytes = carried->bytes[ROLE_SERVER];
+	flow->request_messages = carried->messages[ROLE_CLIENT];
+	flow->response_messages = carried->messages[ROLE_SERVER];
 	flow->source = key->source;
 	flow->destination = key->destination;
 	flow->service = key->service;
@@ -199,6 +207,7 @@ __noinline int finish_call(struct reading *reading, struct call *call, enum endi
 {
 	__u64 elapsed;
 	struct series_key key;
+	struct carried carried;
 	__u32 status = GRPC_STATUS_NONE;
 
 	if (!reading || !call || __sync_val_compare_and_swap(&call->ended, 0, 1))
@@ -219,7 +228,11 @@ __noinline int finish_call(struct reading *reading, struct call *call, enum endi
 		key.deadline = status == GRPC_DEADLINE_EXCEEDED;
 	}
 	key.grpc_status = status;
-	add_row(call, &key, elapsed);
-	record_call(reading, call, &key, now, code);
+	for (__u32 role = 0; role < 2; role++) {
+		carried.bytes[role] = READ_ONCE(call->halves[role].bytes);
+		carried.messages[role] = READ_ONCE(call->halves[role].messages);
+	}
+	add_row(&carried, &key, elapsed);
+	record_call(reading, call, &carried, &key, now, code);
 	return 0;
 }

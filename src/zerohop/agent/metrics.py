@@ -14,7 +14,7 @@ from typing import Any, Final
 from zerohop.errors import ZerohopError
 from zerohop.kernel.datapath import DataPath
 from zerohop.kernel.status import Status, read_status
-from zerohop.kernel.telemetry import Names, Reading, read_calls, read_reading, read_streams
+from zerohop.kernel.telemetry import Names, Reading, iterate_calls, read_reading, read_streams
 from zerohop.telemetry.istio import IstioConnections, IstioRequests, WorkloadLabels
 from zerohop.telemetry.methods import Methods
 from zerohop.telemetry.prometheus import CONTENT_TYPE, counter, gauge, label_text
@@ -25,11 +25,12 @@ CHUNK_BYTES: Final = 1 << 16
 CLIENT_SECONDS: Final = 30
 
 
-def read_metrics(path: DataPath, labels: WorkloadLabels, flow_records_lost: int) -> Iterator[str]:
+def read_metrics(path: DataPath, names: Names, labels: WorkloadLabels, flow_records_lost: int) -> Iterator[str]:
     """Reads everything at once, and gives the text bit by bit. `flow_records_lost`: by the access log."""
-    status, names = read_status(path), Names(path)
+    status = read_status(path)
+    names.refresh()
     requests, connections, methods = IstioRequests(labels), IstioConnections(labels), Methods()
-    for row in read_calls(path, names):
+    for row in iterate_calls(path, names):
         requests.add(row)
         methods.add(row)
     for stream in read_streams(path, names):

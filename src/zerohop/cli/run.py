@@ -100,25 +100,31 @@ def command(
     log = configure(log_format)
     endpoint = parse_address(metrics or DEFAULT_METRICS)
     agent = Agent(context.instance, config, Options(engine, max_methods, flow_sampling))
+    log_file = None
+    if access_log is not None:
+        from zerohop.telemetry.access_log import AccessLog, LogFile
+
+        log_file = LogFile(access_log)
     try:
         origin = agent.start()
         if endpoint is not None:
             from zerohop.agent.metrics import read_metrics, serve_metrics
+            from zerohop.kernel.telemetry import Names
+
+            names = Names(agent.path)
 
             def read() -> Iterator[str]:
-                return read_metrics(agent.path, agent.labels, agent.access_log.lost if agent.access_log else 0)
+                return read_metrics(agent.path, names, agent.labels, agent.access_log.lost if agent.access_log else 0)
 
             try:
                 port = serve_metrics(*endpoint, read)
-                log.info("metrics", extra={"url": f"http://{endpoint[0]}:{port}/metrics"})
+                log.info("metrics", extra={"url": f"http://{_host(endpoint[0])}:{port}/metrics"})
             except ZerohopError as error:
                 if metrics is not None:
                     raise
                 log.warning("no metrics: %s", error)
-        if access_log is not None:
-            from zerohop.telemetry.access_log import AccessLog
-
-            agent.follow_flows(AccessLog(agent.path, access_log, access_log_format))
+        if log_file is not None:
+            agent.follow_flows(AccessLog(agent.path, log_file, access_log_format))
         log.info("data path %s", origin, extra={"instance": context.instance})
         click.echo(f"zerohop: ready (instance {context.instance}, process {_pid()})")
         notify("READY=1")
@@ -126,6 +132,10 @@ def command(
         log.info("stopped; the data path stays until zerohop clean")
     finally:
         agent.close()
+
+
+def _host(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _pid() -> int:

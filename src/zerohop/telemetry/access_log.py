@@ -54,7 +54,7 @@ class LogFile:
     """A file that is appended to, or stdout: whole lines, and none that waits in a buffer after a failure."""
 
     def __init__(self, name: str) -> None:
-        """Raises `ZerohopError`."""
+        """`name`: a path, or `-` for stdout. Raises `ZerohopError`."""
         self._name = name
         self._torn = False
         self._failing = False
@@ -107,13 +107,13 @@ class LogFile:
 class AccessLog:
     """Follows the flow records into a file, in a thread of its own: a target that does not take them stops nobody."""
 
-    def __init__(self, path: DataPath, target: str, style: str) -> None:
-        """`target`: a file, or `-` for stdout. `style`: json or envoy. Records from now on. Raises `ZerohopError`."""
+    def __init__(self, path: DataPath, target: LogFile, style: str) -> None:
+        """`target` is closed with it. `style`: json or envoy. Records from now on."""
         self._path = path
         self._line: Callable[[Flow], str] = as_json if style == "json" else as_envoy
-        self._target = LogFile(target)
+        self._target = target
         self._reader = FlowReader(path)
-        self._names = Names(path)
+        self._names, self._generation = Names(path), path.settings().generation
         self._unwritten = 0
         self._ending, self._reopening = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._follow, name="access-log", daemon=True)
@@ -154,8 +154,11 @@ class AccessLog:
                 self._reopening.clear()
                 self._target.reopen()
             records: list[Any] = self._reader.read()
-            if not all(is_known(each, self._names) for each in records):
-                self._names = Names(self._path)
+            # A workload keeps its number when its service account changes.
+            generation = self._path.settings().generation
+            if generation != self._generation or not all(is_known(each, self._names) for each in records):
+                self._names.refresh()
+                self._generation = generation
         except (ZerohopError, OSError) as error:
             log.error("%s", error)
             return 0

@@ -14,7 +14,7 @@ from zerohop.kernel.datapath import DataPath
 from zerohop.kernel.histograms import DURATION_NS, SIZE_BYTES
 from zerohop.kernel.telemetry import Calls, FlowReader, Names, Reading, Streams, read_calls, read_reading, read_streams
 
-SETTLE_SECONDS: Final = 10.0
+SETTLE_SECONDS: Final = 5.0
 
 # Flow records are taken away before the kernel comes round to their places again.
 DRAIN_SECONDS: Final = 0.005
@@ -235,8 +235,9 @@ def check_flows(path: DataPath, rows: Sequence[Calls], recorder: FlowRecorder) -
         for name in ("durations", "request_sizes", "response_sizes"):
             for index, count in enumerate(getattr(row, name).counts):
                 buckets[*label, name, index] -= count
-    assert {key: value for key, value in sums.items() if value} == {}, "records (+) and rows (-)"
-    assert {key: value for key, value in buckets.items() if value} == {}, "records (+) and histograms (-)"
+    for differ in (sums, buckets):
+        wrong = {key: value for key, value in differ.items() if value}
+        assert not wrong, f"records (+) and rows (-): {wrong}"
 
 
 def settle(path: DataPath, before: Moment, calls: int) -> tuple[Moment, list[Calls]]:

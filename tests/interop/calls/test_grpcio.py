@@ -45,6 +45,17 @@ taking_turns = pytest.mark.parametrize(
 )
 
 
+# Where it takes long and the placement matters little.
+briefly = pytest.mark.parametrize(
+    ("play", "kind"),
+    [
+        pytest.param(Placement("both", "veth"), "sync", id="both-veth-sync"),
+        pytest.param(Placement("server", "loopback"), "aio", id="server-loopback-aio"),
+    ],
+    indirect=["play"],
+)
+
+
 @everything
 def test_shapes(play: Scene, kind: str) -> None:
     server = play.serve(peer(kind, play, "serve"))
@@ -64,7 +75,7 @@ def test_endings(play: Scene, kind: str) -> None:
     assert {(row.grpc_status, row.deadline_exceeded) for row in hanging} == {(1, False), (4, True)}, hanging
 
 
-@everything
+@taking_turns
 def test_gzip(play: Scene, kind: str) -> None:
     gzip = 2
     server = play.serve(peer(kind, play, "serve", options=[f"grpc.default_compression_algorithm={gzip}"]))
@@ -124,7 +135,7 @@ def check_uncertain(rows: Iterable[Calls], printed: Mapping[str, Any]) -> None:
     assert failed <= printed["uncertain"]
 
 
-@taking_turns
+@briefly
 def test_keep_alive(play: Scene, kind: str) -> None:
     server = play.serve(peer(kind, play, "serve", options=PATIENT))
     printed = play.call(peer(kind, play, "call", "pings", "1200", options=PINGING))
@@ -133,8 +144,7 @@ def test_keep_alive(play: Scene, kind: str) -> None:
     assert {row.grpc_status for row in rows} == {0}
 
 
-@pytest.mark.parametrize("kind", KINDS[:1])
-@pytest.mark.parametrize("play", [Placement("both", "veth"), Placement("server", "loopback")], ids=str, indirect=True)
+@briefly
 def test_too_many_pings(play: Scene, kind: str) -> None:
     """The same client, and a server that thinks so: GOAWAY with ENHANCE_YOUR_CALM, and the call in flight fails."""
     server = play.serve(peer(kind, play, "serve", options=["grpc.http2.max_ping_strikes=1"]))
