@@ -10,30 +10,11 @@ from pathlib import Path
 import pytest
 
 from interop.conftest import Payload
-from interop.stage import CLIENT, PORT, PROXY, PROXY_PORT, SERVER, Stage, located, need
+from interop.nginx import configure
+from interop.stage import CLIENT, PORT, PROXY, PROXY_PORT, SERVER, Stage, need
 
 QUIET = ["curl", "--silent", "--show-error", "--fail", "--max-time", "40"]
 REQUESTS = 3200
-
-FRAME = """
-daemon off;
-master_process on;
-worker_processes 2;
-user root;
-pid {folder}/nginx-{name}.pid;
-error_log stderr warn;
-events {{ worker_connections 256; }}
-http {{
-  access_log off;
-  client_max_body_size 100m;
-  client_body_temp_path {folder}/{name}-body;
-  proxy_temp_path {folder}/{name}-proxy;
-  fastcgi_temp_path {folder}/{name}-fastcgi;
-  uwsgi_temp_path {folder}/{name}-uwsgi;
-  scgi_temp_path {folder}/{name}-scgi;
-  {body}
-}}
-"""
 
 FILES = """
   sendfile {sendfile};
@@ -59,12 +40,6 @@ FORWARD = """
 """
 
 
-def configure(play: Stage, name: str, body: str) -> list[str]:
-    path = play.folder / f"{name}.conf"
-    path.write_text(FRAME.format(folder=play.folder, name=name, body=body))
-    return [located("nginx"), "-c", str(path), "-e", "stderr"]
-
-
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -74,8 +49,8 @@ def test_nginx(play: Stage, files: Payload, sendfile: str) -> None:
     need("nginx", "curl", "h2load")
     serving = FILES.format(sendfile=sendfile, port=PORT, files=files.folder, folder=play.folder)
     forwarding = FORWARD.format(port=PORT, proxy_port=PROXY_PORT)
-    server = play.serve(SERVER, configure(play, "files", serving), PORT)
-    proxy = play.serve(PROXY, configure(play, "proxy", forwarding), PROXY_PORT)
+    server = play.serve(SERVER, configure(play.folder, "files", serving), PORT)
+    proxy = play.serve(PROXY, configure(play.folder, "proxy", forwarding), PROXY_PORT)
 
     for port in (PORT, PROXY_PORT):
         url = f"http://127.0.0.1:{port}"

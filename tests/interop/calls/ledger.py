@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from bisect import bisect_left
@@ -20,6 +21,7 @@ SETTLE_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 0.005
 
 SUMS: Final = ("request_messages", "response_messages", "request_bytes", "response_bytes")
+STREAM_SUMS: Final = ("opened", "closed", "sent_bytes", "received_bytes")
 
 
 @dataclass(frozen=True, order=True)
@@ -151,6 +153,18 @@ def rows_since(before: Moment, after: Moment) -> list[Calls]:
         row = row if earlier is None else _less(row, earlier)
         if row.calls:
             grown.append(row)
+    return grown
+
+
+def streams_since(before: Moment, after: Moment) -> dict[Leg, Streams]:
+    """What has been counted between two moments of connections that are not read."""
+    grown = {}
+    for leg, row in after.streams.items():
+        earlier = before.streams.get(leg)
+        if earlier is not None:
+            changed = {name: getattr(row, name) - getattr(earlier, name) for name in STREAM_SUMS}
+            row = dataclasses.replace(row, **changed)
+        grown[leg] = row
     return grown
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,10 @@ class Scene:
         self._recorder = ledger.FlowRecorder(self._path)
         self._after: ledger.Moment | None = None
 
+    def widen_send_buffers(self, size: int) -> None:
+        """So much of what clients send from now on, the kernel takes at once."""
+        self._client.space.run("sysctl", "-qw", f"net.ipv4.tcp_wmem=4096 {size} {size}")
+
     # Programs
 
     def serve(self, argv: Sequence[str], *, port: int | None = None, workload: str = SERVER) -> subprocess.Popen[Any]:
@@ -183,10 +188,15 @@ class Scene:
             overflows=after.overflows - before.overflows,
         )
 
-    def streams(self) -> Streams | None:
-        """What was counted of connections from client to server that are not read, by the last look."""
-        assert self._after is not None
-        return self._after.streams.get(self.placement.leg)
+    def streams(self, closed: int) -> Streams:
+        """Of so many connections from client to server that are not read, once they have closed."""
+        deadline = time.monotonic() + ledger.SETTLE_SECONDS
+        while True:
+            grown = ledger.streams_since(self._before, ledger.moment(self._path)).get(self.placement.leg)
+            if grown is not None and grown.closed >= closed:
+                return grown
+            assert time.monotonic() < deadline, grown
+            time.sleep(0.02)
 
     def close(self) -> None:
         self._recorder.finish()
