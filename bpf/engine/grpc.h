@@ -66,13 +66,11 @@ ENGINE_INLINE __u32 grpc_least(__u32 first, __u32 second, __u32 third)
  * Takes in the DATA that stands at the position, a message or a part of one at a time. Returns EVENT_NONE (call again
  * while the frame has bytes), EVENT_MORE, EVENT_END.
  */
-ENGINE_GLOBAL int grpc_data(struct http2_direction *dir, struct http2_pass *pass, struct grpc_stream *stream)
+ENGINE_INLINE int grpc_data(struct http2_direction *dir, struct http2_pass *pass, struct grpc_stream *stream)
 {
 	const __u8 *bytes;
 	__u32 left, part, rest;
 
-	if (!dir || !pass || !stream)
-		return EVENT_END;
 	left = pass->size - pass->position;
 	if (!left)
 		return EVENT_END;

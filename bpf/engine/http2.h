@@ -434,13 +434,11 @@ ENGINE_INLINE int http2_fixed(struct http2_direction *dir, struct http2_pass *pa
  * Goes on in the message. Returns an enum http2_event, or a negated reason: the direction can be read no further.
  * After EVENT_DATA the caller takes the payload in, and ends it with `http2_finish_payload` when nothing remains.
  */
-ENGINE_GLOBAL int http2_step(struct http2_direction *dir, struct http2_pass *pass)
+ENGINE_INLINE int http2_step(struct http2_direction *dir, struct http2_pass *pass)
 {
 	__u32 left, part;
 	int event;
 
-	if (!dir || !pass)
-		return -REASON_FRAME_ORDER;
 	if (dir->state == HTTP2_FRAME) {
 		event = http2_fixed(dir, pass);
 		if (event != EVENT_NONE || (dir->state != HTTP2_BLOCK && dir->state != HTTP2_DATA))

@@ -7,9 +7,22 @@
 
 static __always_inline struct shared_call *shared_slot(__u64 id, __u32 stream)
 {
-	__u32 index = ((__u32)(id * HASH_FACTOR >> 40) + (stream >> 1)) & (SHARED_SLOTS - 1);
+	__u32 first = id * HASH_FACTOR >> 40;
+	__u32 index = (first + (stream >> 1 & (SHARED_RUN - 1))) & (SHARED_SLOTS - 1);
 
 	return bpf_map_lookup_elem(&shared_calls, &index);
+}
+
+/* How many calls of the connection are kept elsewhere. */
+static __always_inline __u32 spilled_calls(const struct reading *reading)
+{
+	return READ_ONCE(reading->halves[ROLE_CLIENT].spilled) - READ_ONCE(reading->halves[ROLE_CLIENT].returned) -
+	       READ_ONCE(reading->halves[ROLE_SERVER].returned);
+}
+
+static __always_inline int is_stream(const struct call *call, __u32 stream)
+{
+	return READ_ONCE(call->state) >> 32 == stream;
 }
 
 /* A call that is not in its connection's own slot. */
@@ -18,7 +31,7 @@ static __noinline struct call *find_spilled(__u64 id, __u32 stream)
 	struct call_key key = { .connection = id, .stream = stream };
 	struct shared_call *shared = shared_slot(id, stream);
 
-	if (shared && shared->connection == id && shared->call.stream == stream)
+	if (shared && shared->connection == id && is_stream(&shared->call, stream))
 		return &shared->call;
 	return bpf_map_lookup_elem(&calls, &key);
 }
@@ -27,50 +40,72 @@ static __always_inline struct call *find_call(struct reading *reading, __u32 str
 {
 	struct call *call = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
 
-	if (likely(call->stream == stream))
+	if (likely(is_stream(call, stream)))
 		return call;
-	return READ_ONCE(reading->spilled) ? find_spilled(reading->id, stream) : NULL;
+	return spilled_calls(reading) ? find_spilled(reading->id, stream) : NULL;
 }
 
-static __noinline int remove_spilled(struct reading *reading, struct call *call)
+/* Gives the place of a spilled call back. */
+static __noinline int return_place(struct reading *reading, __u32 stream, __u32 role, __u32 place)
 {
-	struct call_key key = { .connection = reading->id, .stream = call->stream };
+	struct call_key key = { .connection = reading->id, .stream = stream };
 	struct shared_call *shared;
 
-	if (call->place == PLACE_TABLE) {
-		if (bpf_map_delete_elem(&calls, &key))
-			return 0;
+	if (place == PLACE_TABLE) {
+		bpf_map_delete_elem(&calls, &key);
 	} else {
-		shared = shared_slot(key.connection, key.stream);
-		if (!shared || __sync_val_compare_and_swap(&shared->call.stream, key.stream, 0) != key.stream)
-			return 0;
-		__sync_lock_test_and_set(&shared->connection, 0);
+		shared = shared_slot(key.connection, stream);
+		if (shared)
+			WRITE_ONCE(shared->connection, 0);
 	}
-	__sync_fetch_and_add(&reading->spilled, -1);
+	reading->halves[role & 1].returned++;
 	return 0;
 }
 
-/* Both directions may be done with a call at one time: whoever finds it there removes it. */
-static __always_inline void remove_call(struct reading *reading, struct call *call)
+/* Both directions may be at one call at a time, which is two updates of its state at most. */
+#define STATE_TRIES 4
+
+/*
+ * Adds to what has become of a call, and frees its place once it is over: whoever completes it does, and nobody touches
+ * it afterwards. Returns the state's low half as it was before, or -1: the call is another's by now.
+ */
+static __always_inline int advance_call(struct reading *reading, struct call *call, __u32 stream, __u32 role,
+					__u32 more)
 {
-	if (call->place == PLACE_OWN)
-		WRITE_ONCE(call->stream, 0);
-	else if (call->stream)
-		remove_spilled(reading, call);
+	__u32 place = call->place;
+
+	for (__u32 i = 0; i < STATE_TRIES; i++) {
+		__u64 before = READ_ONCE(call->state), after = before | more;
+
+		if (before >> 32 != stream)
+			return -1;
+		/* Who ends the response counts it, so an ended call is a counted one. */
+		if ((after & CALL_OVER) == CALL_OVER)
+			after = 0;
+		if (__sync_val_compare_and_swap(&call->state, before, after) != before)
+			continue;
+		if (!after && place != PLACE_OWN)
+			return_place(reading, stream, role, place);
+		return before & CALL_OVER;
+	}
+	return -1;
 }
 
-/* All of a call but its stream. */
-static __always_inline void fill_call(struct call *call, struct scratch *scratch)
+/* All of a call but its state. */
+static __always_inline void fill_call(struct call *call, struct scratch *scratch, __u32 place)
 {
-	__builtin_memset(call, 0, sizeof(*call));
+	__u32 grpc = scratch->heard.grpc;
+
 	call->start_ns = now_of(scratch);
-	call->grpc = scratch->heard.grpc;
+	__builtin_memset(call->halves, 0, sizeof(call->halves));
+	call->halves[ROLE_CLIENT].opaque = !grpc;
+	call->halves[ROLE_SERVER].opaque = !grpc;
 	call->method = scratch->heard.method;
 	call->timeout = scratch->heard.timeout;
-	if (!call->grpc) {
-		call->halves[ROLE_CLIENT].opaque = 1;
-		call->halves[ROLE_SERVER].opaque = 1;
-	}
+	call->http_status = 0;
+	call->grpc_status = 0;
+	call->grpc = grpc;
+	call->place = place;
 }
 
 /* A call whose slot is another's. */
@@ -78,109 +113,110 @@ static __noinline int spill_call(struct reading *reading, struct scratch *scratc
 {
 	struct call_key key = { .connection = reading->id, .stream = stream };
 	struct shared_call *shared = shared_slot(key.connection, stream);
-	struct call call;
+	__u64 state = (__u64)stream << 32;
+	struct call call = {};
 
 	if (shared && !__sync_val_compare_and_swap(&shared->connection, 0, key.connection)) {
-		fill_call(&shared->call, scratch);
-		shared->call.place = PLACE_SHARED;
-		__sync_lock_test_and_set(&shared->call.stream, stream);
-		__sync_fetch_and_add(&reading->spilled, 1);
-		return 0;
+		fill_call(&shared->call, scratch, PLACE_SHARED);
+		WRITE_ONCE(shared->call.state, state);
+	} else {
+		fill_call(&call, scratch, PLACE_TABLE);
+		call.state = state;
+		if (bpf_map_update_elem(&calls, &key, &call, BPF_NOEXIST)) {
+			count_error(HELPER_MAP_UPDATE);
+			return 0;
+		}
 	}
-	fill_call(&call, scratch);
-	call.stream = stream;
-	call.place = PLACE_TABLE;
-	if (bpf_map_update_elem(&calls, &key, &call, BPF_NOEXIST)) {
-		count_error(HELPER_MAP_UPDATE);
-		return 0;
-	}
-	__sync_fetch_and_add(&reading->spilled, 1);
+	reading->halves[ROLE_CLIENT].spilled++;
 	return 0;
 }
 
 /* A request's first header block: only the hook that reads requests comes here. */
-static __always_inline int begin_call(struct reading *reading, struct scratch *scratch, __u32 stream)
+static __always_inline void begin_call(struct reading *reading, struct scratch *scratch, __u32 stream)
 {
-	struct call *slot;
-	if (stream > reading->halves[ROLE_CLIENT].last_stream)
-		reading->halves[ROLE_CLIENT].last_stream = stream;
-	slot = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
-	if (unlikely(slot->stream))
-		return spill_call(reading, scratch, stream);
-	fill_call(slot, scratch);
-	slot->stream = stream;
-	return 0;
+	struct call *slot = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
+
+	reading->halves[ROLE_CLIENT].last_stream = stream;
+	if (unlikely(READ_ONCE(slot->state))) {
+		spill_call(reading, scratch, stream);
+		return;
+	}
+	fill_call(slot, scratch, PLACE_OWN);
+	WRITE_ONCE(slot->state, (__u64)stream << 32);
+}
+
+/* Counts a call that ends by `more`, unless it was. A copy of it, for its place may be another call's then. */
+static __always_inline void end_call(struct reading *reading, struct call *call, struct scratch *scratch, __u32 role,
+				     __u32 more, enum ending ending)
+{
+	__u32 stream = READ_ONCE(call->state) >> 32;
+	int before;
+
+	scratch->ended = *call;
+	before = advance_call(reading, call, stream, role, more | CALL_COUNTED);
+	if (before >= 0 && !(before & CALL_COUNTED))
+		finish_call(reading, scratch, stream, ending);
 }
 
 /* One direction of a call has ended. Its record stays until the other has too. */
-static __always_inline void end_half(struct reading *reading, struct call *call, struct scratch *scratch, __u32 role)
+static __always_inline void end_half(struct reading *reading, struct call *call, struct scratch *scratch, __u32 role,
+				     __u32 stream)
 {
-	if (role == ROLE_CLIENT) {
-		call->request_ended = 1;
-		if (call->response_ended)
-			remove_call(reading, call);
-		return;
-	}
-	finish_call(reading, call, ENDING_COMPLETE, 0, now_of(scratch));
-	call->response_ended = 1;
-	if (call->request_ended)
-		remove_call(reading, call);
+	if (role == ROLE_CLIENT)
+		advance_call(reading, call, stream, role, CALL_REQUEST_ENDED);
+	else
+		end_call(reading, call, scratch, role, CALL_RESPONSE_ENDED, ENDING_COMPLETE);
 }
 
 /* A whole header block of a stream, decoded into the scratch. */
-static __always_inline int on_headers(struct reading *reading, struct scratch *scratch, __u32 role)
+static __always_inline void on_headers(struct reading *reading, struct scratch *scratch, __u32 role)
 {
+	__u32 stream = scratch->pass.stream, ends = scratch->pass.flags & FLAG_END_STREAM;
 	struct call *call;
-	__u32 stream;
 
-	if (!reading || !scratch)
-		return 0;
-	role &= 1;
-	stream = scratch->pass.stream;
-	call = find_call(reading, stream);
 	if (role == ROLE_CLIENT) {
-		if (!call && (stream & 1) && stream > reading->halves[ROLE_CLIENT].last_stream) {
+		/* A new stream is nowhere yet: no use in looking for it. */
+		if ((stream & 1) && stream > reading->halves[ROLE_CLIENT].last_stream)
 			begin_call(reading, scratch, stream);
-			call = find_call(reading, stream);
-		}
-		if (call && (scratch->pass.flags & FLAG_END_STREAM))
-			end_half(reading, call, scratch, role);
-		return 0;
+		if (!ends)
+			return;
 	}
+	call = find_call(reading, stream);
 	if (!call)
-		return 0;
-	if (scratch->heard.status >= 200)
-		call->http_status = scratch->heard.status;
-	if (scratch->heard.grpc_status)
-		call->grpc_status = scratch->heard.grpc_status;
-	if (scratch->pass.flags & FLAG_END_STREAM)
-		end_half(reading, call, scratch, role);
-	return 0;
+		return;
+	if (role == ROLE_SERVER) {
+		if (scratch->heard.status >= 200)
+			call->http_status = scratch->heard.status;
+		if (scratch->heard.grpc_status)
+			call->grpc_status = scratch->heard.grpc_status;
+	}
+	if (ends)
+		end_half(reading, call, scratch, role, stream);
 }
 
-/* DATA at the position of the pass. */
-__noinline int on_data(struct reading *reading, struct scratch *scratch, __u32 role)
+/* DATA at the position of the pass: a message, or a part of one. */
+static __always_inline int on_data(struct reading *reading, struct scratch *scratch, __u32 role)
 {
-	struct http2_direction *dir;
-	struct grpc_stream unknown = { .opaque = 1 };
-	struct call *call;
+	struct http2_direction *dir = &reading->halves[role].direction;
+	struct call *call = find_call(reading, dir->stream);
 	int event;
 
-	if (!reading || !scratch)
-		return EVENT_END;
-	role &= 1;
-	dir = &reading->halves[role].direction;
-	call = find_call(reading, dir->stream);
-	while (dir->remaining) {
-		event = grpc_data(dir, &scratch->pass, call ? &call->halves[role] : &unknown);
-		if (event != EVENT_NONE)
-			return event;
+	if (dir->remaining) {
+		if (likely(call)) {
+			event = grpc_data(dir, &scratch->pass, &call->halves[role]);
+			if (event != EVENT_NONE)
+				return event;
+		} else {
+			if (scratch->pass.position >= scratch->pass.size)
+				return EVENT_END;
+			http2_take(dir, &scratch->pass, at_most(dir->remaining, scratch->pass.size - scratch->pass.position));
+		}
 		if (dir->remaining)
 			return EVENT_NONE;
 	}
 	http2_finish_payload(dir);
 	if (call && (dir->flags & FLAG_END_STREAM))
-		end_half(reading, call, scratch, role);
+		end_half(reading, call, scratch, role, dir->stream);
 	return EVENT_NONE;
 }
 
@@ -191,12 +227,11 @@ __noinline int on_reset(struct reading *reading, struct scratch *scratch, __u32 
 
 	if (!reading || !scratch || !count)
 		return 0;
-	count->resets++;
+	role &= 1;
+	__sync_fetch_and_add(&count->resets, 1);
 	call = find_call(reading, scratch->pass.stream);
-	if (!call)
-		return 0;
-	finish_call(reading, call, role == ROLE_CLIENT ? ENDING_CLIENT_RESET : ENDING_SERVER_RESET,
-		    scratch->pass.code, now_of(scratch));
-	remove_call(reading, call);
+	if (call)
+		end_call(reading, call, scratch, role, CALL_OVER,
+			 role == ROLE_CLIENT ? ENDING_CLIENT_RESET : ENDING_SERVER_RESET);
 	return 0;
 }

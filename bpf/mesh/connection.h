@@ -310,7 +310,7 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 
 	if (!workload || !conf || !count)
 		return 0;
-	count->connections_opened++;
+	__sync_fetch_and_add(&count->connections_opened, 1);
 	id = bpf_get_socket_cookie(ctx);
 	conn = insert_connection(id);
 	if (!conn) {
@@ -388,7 +388,7 @@ static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u3
 
 	if (!count || !sk)
 		return 0;
-	count->connections_opened++;
+	__sync_fetch_and_add(&count->connections_opened, 1);
 	count_not_shortcut(REASON_PEER_UNMANAGED);
 	id = bpf_get_socket_cookie(ctx);
 	conn = insert_connection(id);
@@ -509,7 +509,7 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 		return 0;
 	}
 	if (conn->reason == REASON_NONE)
-		count->shortcut_connections_opened++;
+		__sync_fetch_and_add(&count->shortcut_connections_opened, 1);
 	if (member)
 		join_reading(ctx, id);
 	WRITE_ONCE(server->sock, (__u64)sk);
@@ -550,9 +550,9 @@ static __noinline int on_close(struct bpf_sock_ops *ctx)
 	end = &conn->ends[role];
 	if (!(end->flags & END_OPEN))
 		return 0;
-	count->shortcut_bytes += end->shortcut_bytes;
-	count->carrier_switches += end->switches;
-	count->tcp_bytes += tcp_bytes_of(conn, role, tcp);
+	__sync_fetch_and_add(&count->shortcut_bytes, end->shortcut_bytes);
+	__sync_fetch_and_add(&count->carrier_switches, end->switches);
+	__sync_fetch_and_add(&count->tcp_bytes, tcp_bytes_of(conn, role, tcp));
 	end->sent_bytes = end->shortcut_bytes + tcp->bytes_sent - tcp->bytes_retrans;
 	if (!conn->ends[role ^ 1].workload)
 		conn->ends[role ^ 1].sent_bytes = tcp->bytes_received;

@@ -107,6 +107,6 @@ __noinline int method_number(struct scratch *scratch, __u32 destination, __u32 l
 		return known->number;
 	count_error(HELPER_MAP_UPDATE);
 overflow:
-	count->overflows++;
+	__sync_fetch_and_add(&count->overflows, 1);
 	return METHOD_OVERFLOW;
 }

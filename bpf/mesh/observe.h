@@ -55,22 +55,23 @@ static __noinline int drop_pieces(__u64 id, __u32 role, __u32 length)
 	return 0;
 }
 
-/* Acts on what http2_step met. Returns an event that the caller has to see to, or a negated reason. */
-__noinline int on_event(struct reading *reading, struct scratch *scratch, __u32 role, int event)
+/* A step of the engine, and what follows from it. Returns an event that the caller has to see to, or a negated reason. */
+__noinline int take_step(struct reading *reading, struct scratch *scratch, __u32 role)
 {
-	struct counters *count = this_cpu_counters();
-	int reason;
+	struct counters *count;
+	int event, reason;
 
-	if (!reading || !scratch || !count)
+	if (!reading || !scratch)
 		return EVENT_END;
 	role &= 1;
+	event = http2_step(&reading->halves[role].direction, &scratch->pass);
 	switch (event) {
 	case EVENT_DATA:
 		return on_data(reading, scratch, role);
 	case EVENT_HEADERS:
 	case EVENT_PROMISE:
 		reason = read_block(reading, scratch, role);
-		if (reason)
+		if (unlikely(reason))
 			return reason;
 		if (event == EVENT_HEADERS)
 			on_headers(reading, scratch, role);
@@ -79,7 +80,9 @@ __noinline int on_event(struct reading *reading, struct scratch *scratch, __u32 
 		on_reset(reading, scratch, role);
 		return EVENT_NONE;
 	case EVENT_GOAWAY:
-		count->goaways++;
+		count = this_cpu_counters();
+		if (count)
+			__sync_fetch_and_add(&count->goaways, 1);
 		return EVENT_NONE;
 	}
 	return event;
@@ -141,9 +144,7 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 		loop_below (__i, MAX_STEPS) {                                                                         \
 			if (__event < 0)                                                                              \
 				break;                                                                                \
-			__event = http2_step(__dir, &(scratch)->pass);                                                \
-			if (__event > EVENT_MORE && __event != EVENT_EDIT)                                            \
-				__event = on_event(reading, scratch, role, __event);                              \
+			__event = take_step(reading, scratch, role);                                                  \
 			if (__event == EVENT_END)                                                                     \
 				break;                                                                                \
 			if (__event == EVENT_MORE && fetch(context, scratch))                                         \

@@ -9,7 +9,7 @@ static __noinline int count_open(struct reading *reading, struct call *call)
 	struct series_key key;
 	__u64 one = 1, *sum;
 
-	if (!reading || !call || !call->stream || call->ended)
+	if (!reading || !call || !call->state || (call->state & CALL_COUNTED))
 		return 0;
 	key_of(reading, call, &key);
 	sum = bpf_map_lookup_elem(&open_calls, &key);

@@ -5,21 +5,26 @@
 #include "engine/grpc.h"
 #include "mesh/telemetry.h"
 
+/* What has become of a call, in the low half of `state`. */
+enum call_state {
+	CALL_REQUEST_ENDED = 1 << ROLE_CLIENT,
+	CALL_RESPONSE_ENDED = 1 << ROLE_SERVER,
+	CALL_COUNTED = 4,
+	CALL_OVER = 7,
+};
+
 /* One request and its response. Each direction writes its own half, by the one hook that reads it. */
 struct call {
-	__u32 stream; /* 0: the slot is free */
-	__u32 method;
+	__u64 state; /* the stream << 32 | enum call_state; 0: the slot is free */
 	__u64 start_ns;
 	struct grpc_stream halves[2]; /* by the role of the sender: request, response */
+	__u32 method;
 	__u32 timeout;		      /* grpc-timeout, as header_value packs it; 0: none */
-	__u32 ended;		      /* it has been counted */
 	__u16 http_status;
 	__u8 grpc_status;	      /* as sent, plus one; 0: not yet */
 	__u8 grpc;		      /* content-type of the request */
-	__u8 request_ended;
-	__u8 response_ended;
 	__u8 place;		      /* enum place */
-	__u8 reserved;
+	__u8 reserved[3];
 };
 
 /* Where a call is kept. */
@@ -68,6 +73,8 @@ struct half {
 	struct http2_direction direction;
 	__u32 next_seq;		     /* where its own hook reads it: write_seq once all that was shown is sent */
 	__u32 last_stream;	     /* highest that the client began */
+	__u32 spilled;		     /* calls that were given a place elsewhere, by who reads requests */
+	__u32 returned;		     /* of those, over by what this direction said */
 	struct repeated repeated[2]; /* by END_STREAM: headers and trailers take turns */
 };
 
@@ -76,7 +83,6 @@ struct reading {
 	__u64 id;		/* of the connection */
 	enum reason off;	/* why it is read no further; REASON_NONE: it is */
 	enum speaks speaks;
-	__u32 spilled;		/* calls that are not in `slots` */
 	__u32 source;		/* workload of the client */
 	__u32 destination;	/* of the server */
 	__u32 service;
@@ -86,7 +92,7 @@ struct reading {
 	__u8 destination_address[16];
 	__u8 family;
 	__u8 protocol;
-	__u8 reserved[2];
+	__u8 reserved[6];
 	struct half halves[2];	/* by the role of the sender */
 	struct call slots[CALL_SLOTS]; /* stream identifiers take turns */
 };
@@ -109,7 +115,10 @@ struct scratch {
 	__u64 now;	      /* when the message was seen; 0: not asked for yet */
 	struct http2_pass pass;
 	struct heard heard;   /* in the header block just read */
+	struct call ended;    /* a copy of the call that has just ended */
+	__u32 index;	      /* among its CPU's */
 	__u32 busy;
+	__u32 reserved;
 	__u32 base;	      /* first byte of the message in the linear part that the kernel shows */
 	struct method method; /* to be inserted */
 };
@@ -188,8 +197,10 @@ static __always_inline struct scratch *acquire_scratch(void)
 
 		if (!scratch)
 			return NULL;
-		if (!__sync_val_compare_and_swap(&scratch->busy, 0, 1))
+		if (!__sync_val_compare_and_swap(&scratch->busy, 0, 1)) {
+			scratch->index = i;
 			return scratch;
+		}
 	}
 	return NULL;
 }

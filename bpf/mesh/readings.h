@@ -91,12 +91,12 @@ static __noinline int open_reading(struct bpf_sock_ops *ctx, struct connection *
 	reading->destination_port = conn->server_port;
 	reading->family = conn->family;
 	reading->protocol = conn->protocol;
-	reading->halves[role & 1].next_seq = ctx->snd_nxt;
+	reading->halves[masked(role, 2)].next_seq = ctx->snd_nxt;
 	fill_addresses(ctx, reading->source_address, reading->destination_address, role);
 	return 0;
 failed:
 	count_error(HELPER_MAP_UPDATE);
-	count->unread[REASON_TABLE_FULL]++;
+	__sync_fetch_and_add(&count->unread[REASON_TABLE_FULL], 1);
 	return -1;
 }
 
@@ -114,8 +114,9 @@ static __always_inline void join_reading(struct bpf_sock_ops *ctx, __u64 id)
 __noinline int close_reading(__u64 id, int left)
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
-	__u64 now = bpf_ktime_get_ns();
-	__u32 ending, i, speaks;
+	struct scratch *scratch;
+	__u32 ending, i, speaks, stream;
+	struct call *call;
 
 	if (!reading)
 		return SPEAKS_UNKNOWN;
@@ -123,23 +124,27 @@ __noinline int close_reading(__u64 id, int left)
 		stop_reading(reading, REASON_LEFT);
 	speaks = reading->off ? SPEAKS_OTHER : reading->speaks;
 	ending = reading->off ? ENDING_UNREAD : ENDING_CLOSED;
+	scratch = acquire_scratch();
+	if (!scratch) {
+		stop_reading(reading, REASON_NO_SCRATCH);
+		goto gone;
+	}
+	scratch->now = 0;
 	loop_below (i, CALL_SLOTS) {
-		struct call *call = &reading->slots[i & (CALL_SLOTS - 1)];
-
-		if (call->stream)
-			finish_call(reading, call, ending, 0, now);
+		call = &reading->slots[i & (CALL_SLOTS - 1)];
+		if (call->state)
+			end_call(reading, call, scratch, ROLE_CLIENT, CALL_OVER, ending);
 	}
 	loop_below (i, MAX_ENDED_STREAMS) {
-		struct call *call;
-
-		if (!reading->spilled || 2 * i > reading->halves[ROLE_CLIENT].last_stream)
+		stream = reading->halves[ROLE_CLIENT].last_stream - 2 * i;
+		if (!spilled_calls(reading) || 2 * i > reading->halves[ROLE_CLIENT].last_stream)
 			break;
-		call = find_spilled(id, reading->halves[ROLE_CLIENT].last_stream - 2 * i);
-		if (!call)
-			continue;
-		finish_call(reading, call, ending, 0, now);
-		remove_call(reading, call);
+		call = find_spilled(id, stream);
+		if (call)
+			end_call(reading, call, scratch, ROLE_CLIENT, CALL_OVER, ending);
 	}
+	release_scratch(scratch);
+gone:
 	drop_pieces(id, ROLE_CLIENT, reading->halves[ROLE_CLIENT].direction.block_length);
 	drop_pieces(id, ROLE_SERVER, reading->halves[ROLE_SERVER].direction.block_length);
 	bpf_map_delete_elem(&readings, &id);

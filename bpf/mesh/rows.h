@@ -99,35 +99,63 @@ static __noinline struct series *row_of(struct series_key *key)
 		return row;
 	count = this_cpu_counters();
 	if (count)
-		count->overflows++;
+		__sync_fetch_and_add(&count->overflows, 1);
 	return bpf_map_lookup_elem(&series, &overflow);
 }
 
-/* What has been carried, at one moment: the other direction may go on meanwhile, on another CPU. */
-struct carried {
-	__u64 bytes[2];
-	__u32 messages[2];
-};
+/* Adds to a number of this CPU's row. Hooks may interrupt each other: those that have done so share another row. */
+#define add_to(number, amount, reentrant)                                                                             \
+	({                                                                                                            \
+		if (unlikely(reentrant))                                                                              \
+			__sync_fetch_and_add(&(number), amount);                                                      \
+		else                                                                                                  \
+			(number) += (amount);                                                                         \
+	})
 
-static __always_inline void add_row(const struct carried *carried, struct series_key *key, __u64 elapsed)
+#define add_bucket(histogram, bucket, limit, reentrant)                                                               \
+	({                                                                                                            \
+		__u64 __bucket = (__u32)(bucket);                                                                     \
+		opaque(__bucket);                                                                                     \
+		if (__bucket < (limit))                                                                               \
+			add_to((histogram)[__bucket], 1, reentrant);                                                  \
+	})
+
+static __always_inline void add_row(const struct call *call, struct series_key *key, __u64 elapsed)
 {
-	__u32 zero = 0;
+	const struct grpc_stream *request = &call->halves[ROLE_CLIENT], *response = &call->halves[ROLE_SERVER];
+	__u32 zero = 0, reentrant = key->reentrant;
 	const struct buckets *bounds = bpf_map_lookup_elem(&buckets, &zero);
 	struct series *row = row_of(key);
 
 	if (!row || !bounds)
 		return;
-	row->calls++;
-	row->duration_ns += elapsed;
-	row->request_bytes += carried->bytes[ROLE_CLIENT];
-	row->response_bytes += carried->bytes[ROLE_SERVER];
-	row->request_messages += carried->messages[ROLE_CLIENT];
-	row->response_messages += carried->messages[ROLE_SERVER];
-	count_at(row->durations, bucket_of(bounds->duration_ns, DURATION_BUCKETS - 1, elapsed), DURATION_BUCKETS);
-	count_at(row->request_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, carried->bytes[ROLE_CLIENT]),
-		 SIZE_BUCKETS);
-	count_at(row->response_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, carried->bytes[ROLE_SERVER]),
-		 SIZE_BUCKETS);
+	add_to(row->calls, 1, reentrant);
+	add_to(row->duration_ns, elapsed, reentrant);
+	add_to(row->request_bytes, request->bytes, reentrant);
+	add_to(row->response_bytes, response->bytes, reentrant);
+	add_to(row->request_messages, request->messages, reentrant);
+	add_to(row->response_messages, response->messages, reentrant);
+	add_bucket(row->durations, bucket_of(bounds->duration_ns, DURATION_BUCKETS - 1, elapsed), DURATION_BUCKETS,
+		   reentrant);
+	add_bucket(row->request_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, request->bytes), SIZE_BUCKETS,
+		   reentrant);
+	add_bucket(row->response_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, response->bytes), SIZE_BUCKETS,
+		   reentrant);
+}
+
+/* Sets a record's number: a reader that sees it sees what was written before, and nothing of what is written after. */
+static __always_inline void mark_flow(struct flow *flow, __u64 sequence)
+{
+	const struct settings *conf = current_settings();
+
+	if (likely(conf && conf->ordered_stores)) {
+		__asm__ volatile("" ::: "memory");
+		WRITE_ONCE(flow->sequence, sequence);
+		__asm__ volatile("" ::: "memory");
+	} else {
+		/* A full barrier, too. */
+		__sync_lock_test_and_set(&flow->sequence, sequence);
+	}
 }
 
 /* A record of this CPU's own to fill, and its sequence number to publish it by; NULL: none is wanted. */
@@ -150,13 +178,12 @@ static __always_inline struct flow *next_flow(__u64 *sequence)
 	index = bpf_get_smp_processor_id() * FLOWS_PER_CPU + ((*sequence - 1) & (FLOWS_PER_CPU - 1));
 	flow = bpf_map_lookup_elem(&flows, &index);
 	if (flow)
-		WRITE_ONCE(flow->sequence, 0);
+		mark_flow(flow, 0);
 	return flow;
 }
 
 static __always_inline void record_call(const struct reading *reading, const struct call *call,
-					const struct carried *carried, const struct series_key *key, __u64 now,
-					__u32 code)
+					const struct series_key *key, __u32 stream, __u64 now, __u32 code)
 {
 	__u64 sequence = 0;
 	struct flow *flow = next_flow(&sequence);
@@ -166,15 +193,15 @@ static __always_inline void record_call(const struct reading *reading, const str
 	flow->end_ns = now;
 	flow->connection = reading->id;
 	flow->latency_ns = now - call->start_ns;
-	flow->request_bytes = carried->bytes[ROLE_CLIENT];
-	flow->response_bytes = carried->bytes[ROLE_SERVER];
-	flow->request_messages = carried->messages[ROLE_CLIENT];
-	flow->response_messages = carried->messages[ROLE_SERVER];
+	flow->request_bytes = call->halves[ROLE_CLIENT].bytes;
+	flow->response_bytes = call->halves[ROLE_SERVER].bytes;
+	flow->request_messages = call->halves[ROLE_CLIENT].messages;
+	flow->response_messages = call->halves[ROLE_SERVER].messages;
 	flow->source = key->source;
 	flow->destination = key->destination;
 	flow->service = key->service;
 	flow->method = key->method;
-	flow->stream = call->stream;
+	flow->stream = stream;
 	flow->reset_code = code;
 	flow->http_status = key->http_status;
 	flow->grpc_status = key->grpc_status;
@@ -188,8 +215,7 @@ static __always_inline void record_call(const struct reading *reading, const str
 	flow->reason = REASON_NONE;
 	__builtin_memcpy(flow->source_address, reading->source_address, sizeof(flow->source_address));
 	__builtin_memcpy(flow->destination_address, reading->destination_address, sizeof(flow->destination_address));
-	/* A reader that sees the number sees the rest: an atomic exchange is a full barrier. */
-	__sync_lock_test_and_set(&flow->sequence, sequence);
+	mark_flow(flow, sequence);
 }
 
 static __always_inline void key_of(const struct reading *reading, const struct call *call, struct series_key *key)
@@ -202,20 +228,25 @@ static __always_inline void key_of(const struct reading *reading, const struct c
 	key->protocol = call->grpc ? PROTOCOL_GRPC : PROTOCOL_HTTP2;
 }
 
-/* Counts the call, once. `code`: of the RST_STREAM. */
-__noinline int finish_call(struct reading *reading, struct call *call, enum ending ending, __u32 code, __u64 now)
+/* Counts the call that has just ended, perhaps by a RST_STREAM of the pass. */
+__noinline int finish_call(struct reading *reading, struct scratch *scratch, __u32 stream, enum ending ending)
 {
-	__u64 elapsed;
+	const struct call *call;
 	struct series_key key;
-	struct carried carried;
-	__u32 status = GRPC_STATUS_NONE;
+	__u32 status = GRPC_STATUS_NONE, code = 0;
+	__u64 now, elapsed;
 
-	if (!reading || !call || __sync_val_compare_and_swap(&call->ended, 0, 1))
+	if (!reading || !scratch)
 		return 0;
+	call = &scratch->ended;
+	now = now_of(scratch);
 	elapsed = now - call->start_ns;
 	key_of(reading, call, &key);
 	key.ending = ending;
 	key.http_status = call->http_status;
+	key.reentrant = scratch->index != 0;
+	if (ending == ENDING_CLIENT_RESET || ending == ENDING_SERVER_RESET)
+		code = scratch->pass.code;
 	if (call->grpc) {
 		if (ending == ENDING_COMPLETE)
 			status = call->grpc_status ? call->grpc_status - 1 : GRPC_UNKNOWN;
@@ -228,11 +259,7 @@ __noinline int finish_call(struct reading *reading, struct call *call, enum endi
 		key.deadline = status == GRPC_DEADLINE_EXCEEDED;
 	}
 	key.grpc_status = status;
-	for (__u32 role = 0; role < 2; role++) {
-		carried.bytes[role] = READ_ONCE(call->halves[role].bytes);
-		carried.messages[role] = READ_ONCE(call->halves[role].messages);
-	}
-	add_row(&carried, &key, elapsed);
-	record_call(reading, call, &carried, &key, now, code);
+	add_row(call, &key, elapsed);
+	record_call(reading, call, &key, stream, now, code);
 	return 0;
 }

@@ -28,7 +28,7 @@ static __noinline int count_opened(struct bpf_sock_ops *ctx, struct connection *
 	struct tcp_series *row = conn ? tcp_row_of(ctx, conn) : NULL;
 
 	if (row)
-		row->opened++;
+		__sync_fetch_and_add(&row->opened, 1);
 	return 0;
 }
 
@@ -58,7 +58,7 @@ static __always_inline void record_connection(struct bpf_sock_ops *ctx, const st
 	flow->destination_port = conn->server_port;
 	flow->reason = conn->reason;
 	fill_addresses(ctx, flow->source_address, flow->destination_address, role);
-	__sync_lock_test_and_set(&flow->sequence, sequence);
+	mark_flow(flow, sequence);
 }
 
 /* The last end has closed. `was_read`: the engine began to read it, so that its opening is not counted yet. */
@@ -68,10 +68,11 @@ static __noinline int count_closed(struct bpf_sock_ops *ctx, struct connection *
 
 	if (!row)
 		return 0;
-	row->opened += was_read;
-	row->closed++;
-	row->sent_bytes += conn->ends[ROLE_CLIENT].sent_bytes;
-	row->received_bytes += conn->ends[ROLE_SERVER].sent_bytes;
+	/* Closing hooks may interrupt each other. */
+	__sync_fetch_and_add(&row->opened, was_read);
+	__sync_fetch_and_add(&row->closed, 1);
+	__sync_fetch_and_add(&row->sent_bytes, conn->ends[ROLE_CLIENT].sent_bytes);
+	__sync_fetch_and_add(&row->received_bytes, conn->ends[ROLE_SERVER].sent_bytes);
 	record_connection(ctx, conn, id);
 	return 0;
 }

@@ -86,10 +86,12 @@
 /* An entry is 32 bytes at least (RFC 7541 4.1). */
 #define HPACK_ENTRIES (HPACK_TABLE_SIZE / 32)
 
-/* Calls of one connection that are kept with it; more take slots that the node's connections share, and where that is
- * taken too, a table of their own, up to MAX_CALLS. Beyond: the call is forwarded uncounted, under errors `map_update`. */
+/* Calls of one connection that are kept with it; more take slots that the node's connections share, SHARED_RUN of them
+ * in turn so that they stay in its cache, and where that is taken too, a table of their own, up to MAX_CALLS. Beyond:
+ * the call is forwarded uncounted, under errors `map_update`. */
 #define CALL_SLOTS 16
 #define SHARED_SLOTS 32768
+#define SHARED_RUN 256
 #define MAX_CALLS 1048576
 
 /* Learned methods on the node; how many a destination may have is configured. Beyond: method 0, the overflow. */

@@ -156,13 +156,14 @@ extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
 /* Keeps the compiler from seeing through a value, so that it cannot merge or reorder what the verifier must see. */
 #define opaque(value) __asm__ volatile("" : "+r"(value))
 
-/* array[index]++ where the index is below the limit, in a form that verifiers since 6.12 follow: compared in 64 bits. */
+/* Counts one in array[index] where the index is below the limit, in a form that verifiers since 6.12 follow: compared in
+ * 64 bits. Hooks may interrupt each other on one CPU, too. */
 #define count_at(array, index, limit)                                                                                 \
 	({                                                                                                            \
 		__u64 __index = (__u32)(index);                                                                       \
 		opaque(__index);                                                                                      \
 		if (__index < (limit))                                                                                \
-			(array)[__index]++;                                                                           \
+			__sync_fetch_and_add(&(array)[__index], 1);                                                   \
 	})
 
 /* A load that the compiler can neither merge with another nor compute the address of: the verifier refuses both. */

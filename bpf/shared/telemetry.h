@@ -28,7 +28,8 @@ struct series_key {
 	__u8 ending;	   /* enum ending */
 	__u8 protocol;	   /* PROTOCOL_GRPC, PROTOCOL_HTTP2 */
 	__u8 deadline;	   /* 1: the deadline was exceeded */
-	__u8 reserved[2];
+	__u8 reentrant;	   /* 1: counted by hooks that interrupted another one, in a row of their own */
+	__u8 reserved;
 };
 
 /* Per CPU: calls that have ended. */

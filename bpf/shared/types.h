@@ -157,6 +157,8 @@ struct settings {
 	__u64 method_seed; /* secret: nobody can make two methods collide */
 	__u32 max_methods; /* of one destination; further ones are the overflow method */
 	__u32 flow_sampling; /* one of so many calls and connections gets a flow record; 0: none */
+	__u32 ordered_stores; /* 1: other CPUs see stores in their order (x86), without barriers */
+	__u32 reserved;
 };
 
 /* Closed connections and decisions, per CPU; open connections are added by an inspection. */

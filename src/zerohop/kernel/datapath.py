@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import platform
 import secrets
 import time
 from collections.abc import Iterator
@@ -176,6 +177,7 @@ class DataPath:
         settings.method_seed = secrets.randbits(64)
         settings.max_methods = MAX_METHODS
         settings.flow_sampling = 1
+        settings.ordered_stores = platform.machine() == "x86_64"
         ctypes.memmove(ctypes.byref(settings, type(settings).build.offset), build_of(source), 32)
         self.write_settings(settings)
         buckets = self.layouts.struct("buckets")()

@@ -260,7 +260,8 @@ async def gzip(channel: Any, tally: contract.Tally) -> None:
 
 async def pings(channel: Any, tally: contract.Tally, milliseconds: str) -> None:
     for each in (int(milliseconds), 1):
-        status = await status_of(channel.unary_unary(path("Slow"))(pack_number(each)))
+        # The second one waits for a connection, where the first one has lost its own.
+        status = await status_of(channel.unary_unary(path("Slow"))(pack_number(each), wait_for_ready=True))
         tally.add(path("Slow"), status, [4], [] if status else [4])
 
 

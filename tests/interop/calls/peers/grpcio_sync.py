@@ -231,9 +231,9 @@ def early(channel: grpc.Channel, tally: contract.Tally) -> None:
         tally.add(path("EarlyEnd"), 0, None, [12])
 
 
-def status_of(call: Callable[..., object], *arguments: object) -> int:
+def status_of(call: Callable[..., object], *arguments: object, **options: object) -> int:
     try:
-        call(*arguments)
+        call(*arguments, **options)
     except grpc.RpcError as error:
         return int(error.code().value[0])
     return 0
@@ -263,7 +263,8 @@ def gzip(channel: grpc.Channel, tally: contract.Tally) -> None:
 def pings(channel: grpc.Channel, tally: contract.Tally, milliseconds: str) -> None:
     slow = channel.unary_unary(path("Slow"))
     for each in (int(milliseconds), 1):
-        status = status_of(slow, pack_number(each))
+        # The second one waits for a connection, where the first one has lost its own.
+        status = status_of(slow, pack_number(each), wait_for_ready=True)
         tally.add(path("Slow"), status, [4], [] if status else [4])
 
 
