@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from interop.calls import languages
 from interop.calls.scene import CONFIGURATION, PLACEMENTS, Scene, scene
 from support.mesh import Mesh
 
@@ -29,3 +30,20 @@ def play(request: pytest.FixtureRequest, calls_mesh: Mesh, tmp_path: Path) -> It
     """Every test that takes it runs in every placement; `indirect` parameters choose some."""
     with scene(request.param, calls_mesh, tmp_path) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def peer_aio() -> list[str]:
+    return languages.aio()
+
+
+@pytest.fixture(scope="session")
+def peer_js() -> list[str]:
+    return languages.js()
+
+
+@pytest.fixture
+def peers(request: pytest.FixtureRequest) -> languages.Peers:
+    """By `indirect` parameters: the client's kind and the server's."""
+    client, server = (request.getfixturevalue(f"peer_{kind}") for kind in request.param)
+    return languages.Peers(request.param, client, server)

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from interop.calls.ledger import counts
-from interop.calls.peers import contract
+from interop.calls import stories
+from interop.calls.languages import PEERS, Peers
 from interop.calls.scene import PLACEMENTS, Placement, Scene
 from support.machine import long_run
-from zerohop.kernel.telemetry import Calls
 
-PEERS = Path(__file__).parent / "peers"
 KINDS = ["sync", "aio"]
 TURNS = [PLACEMENTS[number] for number in (0, 1, 3, 2, 4, 5)]
 
 LOAD_CALLS = 2_500
-SERVER_SECONDS = 0.3
-
-PINGING = ["grpc.keepalive_time_ms=50", "grpc.keepalive_permit_without_calls=1", "grpc.http2.max_pings_without_data=0"]
-PATIENT = ["grpc.http2.min_ping_interval_without_data_ms=1", "grpc.keepalive_permit_without_calls=1"]
 
 
-def peer(kind: str, play: Scene, *words: str, options: Sequence[str] = ()) -> list[str]:
-    """`words`: serve, or call and the story, and what it takes; `options`: arguments of the channel or server."""
-    role, *story = words
-    arguments = [*story[:1], play.address, str(play.port), *story[1:]]
-    return [sys.executable, str(PEERS / f"grpcio_{kind}.py"), role, *arguments, *options]
+@pytest.fixture
+def peers(kind: str) -> Peers:
+    """Client and server of the same kind."""
+    command = [sys.executable, str(PEERS / f"grpcio_{kind}.py")]
+    return Peers((kind, kind), command, command)
 
 
 everything = pytest.mark.parametrize("kind", KINDS)
@@ -57,98 +46,40 @@ briefly = pytest.mark.parametrize(
 
 
 @everything
-def test_shapes(play: Scene, kind: str) -> None:
-    server = play.serve(peer(kind, play, "serve"))
-    play.check(counts(play.call(peer(kind, play, "call", "shapes"))))
-    play.stop(server)
+def test_shapes(play: Scene, peers: Peers) -> None:
+    stories.shapes(play, peers)
 
 
 @everything
-def test_endings(play: Scene, kind: str) -> None:
-    server = play.serve(peer(kind, play, "serve"))
-    rows = play.check(counts(play.call(peer(kind, play, "call", "endings"))))
-    handled = play.stop(server)
-    # The server has seen the same.
-    deadlines = len(contract.TIMEOUTS) * contract.REPEATS
-    assert (handled["cancelled"], handled["expired"]) == (contract.REPEATS, deadlines)
-    hanging = [row for row in rows if row.method == contract.path("Hang")]
-    assert {(row.grpc_status, row.deadline_exceeded) for row in hanging} == {(1, False), (4, True)}, hanging
+def test_endings(play: Scene, peers: Peers) -> None:
+    stories.endings(play, peers)
 
 
 @taking_turns
-def test_gzip(play: Scene, kind: str) -> None:
-    gzip = 2
-    server = play.serve(peer(kind, play, "serve", options=[f"grpc.default_compression_algorithm={gzip}"]))
-    printed = play.call(peer(kind, play, "call", "gzip"))
-    rows = play.check(counts(printed))
-    play.stop(server)
-    # Zeros become a thousandth in length; what is not compressible has been compared to the byte already.
-    (row,) = (row for row in rows if row.method == contract.path("Unary") and row.ending == "complete")
-    assert 0 < row.request_bytes < 10_000, row
-    assert 0 < row.response_bytes < 10_000, row
+def test_gzip(play: Scene, peers: Peers) -> None:
+    stories.gzip(play, peers, "grpc.default_compression_algorithm=2", answered=True)
 
 
 @taking_turns
-def test_reuse(play: Scene, kind: str) -> None:
-    count = 1_000_000 if long_run() else 2_000
-    server = play.serve(peer(kind, play, "serve"))
-    printed = play.call(peer(kind, play, "call", "reuse", str(count)), seconds=3_600)
-    play.check(counts(printed))
-    play.stop(server)
-    assert play.reading().recognised == {"http2": 1}
+def test_reuse(play: Scene, peers: Peers) -> None:
+    stories.reuse(play, peers, 1_000_000 if long_run() else 2_000)
 
 
 @taking_turns
-def test_servers_come_and_go(play: Scene, kind: str) -> None:
-    """Each stops gracefully in the middle of calls: GOAWAY, and what is in flight goes on to its end."""
-    client = play.start_client(peer(kind, play, "call", "load", str(LOAD_CALLS)))
-    handled = 0
-    while client.poll() is None:
-        server = play.serve(peer(kind, play, "serve"))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            client.wait(SERVER_SECONDS)
-        handled += play.stop(server)["handled"].get("Unary", 0)
-    printed = play.finish_client(client)
-    rows = play.check(counts(printed))
-    assert play.reading().goaways >= 2, play.reading()
-    check_uncertain(rows, printed)
-    # Some that were answered were not any more when the server's grace was over.
-    assert sum(row.calls for row in rows if row.grpc_status == 0) <= handled
+def test_servers_come_and_go(play: Scene, peers: Peers) -> None:
+    stories.servers_come_and_go(play, peers, LOAD_CALLS)
 
 
 @taking_turns
-def test_connections_grow_old(play: Scene, kind: str) -> None:
-    """The server sends each connection away after a while, and the client makes another one."""
-    ages = ["grpc.max_connection_age_ms=200", "grpc.max_connection_age_grace_ms=2000"]
-    server = play.serve(peer(kind, play, "serve", options=ages))
-    printed = play.call(peer(kind, play, "call", "load", str(LOAD_CALLS)))
-    rows = play.check(counts(printed))
-    play.stop(server)
-    assert play.reading().recognised["http2"] >= 3
-    assert play.reading().goaways >= 3
-    check_uncertain(rows, printed)
-
-
-def check_uncertain(rows: Iterable[Calls], printed: Mapping[str, Any]) -> None:
-    """Where a connection ended, some calls were not sent any more: the kernel has seen no more of them than failed."""
-    failed = sum(row.calls for row in rows if row.grpc_status == contract.UNAVAILABLE)
-    assert failed <= printed["uncertain"]
+def test_connections_grow_old(play: Scene, peers: Peers) -> None:
+    stories.connections_grow_old(play, peers, LOAD_CALLS)
 
 
 @briefly
-def test_keep_alive(play: Scene, kind: str) -> None:
-    server = play.serve(peer(kind, play, "serve", options=PATIENT))
-    printed = play.call(peer(kind, play, "call", "pings", "1200", options=PINGING))
-    rows = play.check(counts(printed))
-    play.stop(server)
-    assert {row.grpc_status for row in rows} == {0}
+def test_keep_alive(play: Scene, peers: Peers) -> None:
+    stories.keep_alive(play, peers)
 
 
 @briefly
-def test_too_many_pings(play: Scene, kind: str) -> None:
-    """The same client, and a server that thinks so: GOAWAY with ENHANCE_YOUR_CALM, and the call in flight fails."""
-    server = play.serve(peer(kind, play, "serve", options=["grpc.http2.max_ping_strikes=1"]))
-    printed = play.call(peer(kind, play, "call", "pings", "3500", options=PINGING))
-    play.check(counts(printed))
-    play.stop(server)
-    assert play.reading().goaways >= 1
+def test_too_many_pings(play: Scene, peers: Peers) -> None:
+    stories.too_many_pings(play, peers)

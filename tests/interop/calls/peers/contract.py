@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import random
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -24,6 +24,7 @@ LOADED: Final = 8  # callers of the story `load`
 CANCELLED: Final = 1
 UNKNOWN: Final = 2
 DEADLINE_EXCEEDED: Final = 4
+RESOURCE_EXHAUSTED: Final = 8
 UNIMPLEMENTED: Final = 12
 UNAVAILABLE: Final = 14
 
@@ -52,8 +53,8 @@ def path(method: str) -> str:
 
 
 def message(size: int) -> bytes:
-    """Cheap to make and to compare, and not compressible."""
-    return (random.Random(size).randbytes(min(size, 4_099)) * (size // 4_099 + 1))[:size]
+    """Cheap to make and to compare, not compressible, and the same in every language."""
+    return (hashlib.shake_256(str(size).encode()).digest(min(size, 4_099)) * (size // 4_099 + 1))[:size]
 
 
 def entries() -> tuple[tuple[str, str | bytes], ...]:

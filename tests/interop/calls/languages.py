@@ -1,0 +1,94 @@
+"""Peers in other languages than Python: what they need is fetched once, into the environment that runs the tests."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from interop.calls.scene import Scene
+from interop.stage import located, need
+
+PEERS: Final = Path(__file__).parent / "peers"
+BUILD_SECONDS: Final = 600
+
+# What npm says when there is no way to its registry.
+UNREACHABLE: Final = (
+    "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ENOTCACHED", "ENOTFOUND", "ETIMEDOUT",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Who calls and who answers: their kinds, and the beginnings of their command lines (peers/README.md)."""
+
+    kinds: tuple[str, str]
+    client: Sequence[str]
+    server: Sequence[str]
+
+    def serve(self, play: Scene, *options: str) -> list[str]:
+        return [*self.server, "serve", play.address, str(play.port), *options]
+
+    def call(self, play: Scene, story: str, *arguments: str) -> list[str]:
+        return [*self.client, "call", story, play.address, str(play.port), *arguments]
+
+
+def aio() -> list[str]:
+    pytest.importorskip("grpc", reason="needs grpcio")
+    return [sys.executable, str(PEERS / "grpcio_aio.py")]
+
+
+def js() -> list[str]:
+    need("node", "npm")
+    names = ("package.json", "package-lock.json")
+    folder = _made("js", [PEERS / "js" / name for name in names], _install)
+    return ["env", f"NODE_PATH={folder / 'node_modules'}", located("node"), str(PEERS / "js" / "peer.js")]
+
+
+def _install(folder: Path) -> None:
+    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
+    result = _run([located("npm"), "ci", *quiet, "--fetch-retries=1", "--fetch-retry-mintimeout=1000"], folder)
+    if result.returncode != 0:
+        code = next((code for code in UNREACHABLE if f"code {code}" in result.stderr), None)
+        if code:
+            pytest.skip(f"needs npm's registry: {code}")
+        pytest.fail(f"npm: exit status {result.returncode}\n{result.stderr}")
+
+
+def _run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_SECONDS
+    )  # fmt: skip
+
+
+def _made(name: str, sources: Sequence[Path], make: Callable[[Path], None]) -> Path:
+    """The folder that `make` made of a copy of these files, once for their content."""
+    key = hashlib.sha256()
+    for each in sources:
+        key.update(each.name.encode() + b"\0" + each.read_bytes() + b"\0")
+    # Outside the sources, and gone with the environment.
+    store = Path(sys.prefix if sys.prefix != sys.base_prefix else tempfile.gettempdir()) / ".peers"
+    store.mkdir(exist_ok=True)
+    folder = store / f"{name}-{key.hexdigest()[:16]}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=store, prefix=f"{name}-") as scratch:
+            partial = Path(scratch) / name
+            partial.mkdir()
+            for each in sources:
+                shutil.copy(each, partial)
+            make(partial)
+            try:
+                os.rename(partial, folder)
+            except OSError:  # another run was faster
+                if not folder.exists():
+                    raise
+    return folder
