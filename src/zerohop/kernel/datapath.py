@@ -20,7 +20,7 @@ from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins
 from zerohop.kernel.btf import Layouts
 from zerohop.kernel.histograms import DURATION_NS, SIZE_BYTES
-from zerohop.kernel.maps import GrowingMap, Map, possible_cpus
+from zerohop.kernel.maps import GrowingMap, Map, memory_bytes, possible_cpus
 
 # Map name to the types of its key and value; "u32" and "u64" are scalars, the rest structures in bpf/shared/types.h.
 MAPS: Final[dict[str, tuple[str, str]]] = {
@@ -46,6 +46,8 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "flows": ("u32", "flow"),
     "flow_counts": ("u32", "u64"),
 }
+# The programs' own, pinned all the same: so that what they hold can be accounted for.
+PRIVATE_MAPS: Final = ("memberships", "readings", "shared_calls", "calls", "pieces", "scratches")
 # What one build needs of another's, to let its connections go and to see which cgroups are taken.
 SHARED_BY_BUILDS: Final = ("connections", "cgroups")
 GROWING: Final = frozenset({"settings"})
@@ -150,7 +152,7 @@ class DataPath:
             try:
                 for name in ("maps", "programs", *CGROUP_HOOKS):
                     (folder / name).mkdir(parents=True)
-                for name in (*MAPS, "memberships"):
+                for name in (*MAPS, *PRIVATE_MAPS):
                     table = libbpf.pointer(name, "bpf_object__find_map_by_name", handle, name.encode())
                     libbpf.obj_pin(lib.bpf_map__fd(table), str(folder / "maps" / name))
                 for name in PROGRAMS:
@@ -234,6 +236,17 @@ class DataPath:
         fd = libbpf.obj_get(str(self.folder / "maps" / name))
         kind = GrowingMap if name in GROWING else Map
         self.maps[name] = kind(name, fd, key, value, per_cpu=name in PER_CPU)
+
+    def memory_bytes(self) -> int:
+        """What the kernel accounts for all maps (`memlock` in their fdinfo)."""
+        total = sum(table.memory_bytes() for table in self.maps.values())
+        for name in PRIVATE_MAPS:
+            fd = libbpf.obj_get(str(self.folder / "maps" / name))
+            try:
+                total += memory_bytes(fd)
+            finally:
+                os.close(fd)
+        return total
 
     # Settings
 

@@ -14,6 +14,13 @@ from zerohop.errors import ZerohopError
 from zerohop.kernel import libbpf
 
 
+def memory_bytes(fd: int) -> int:
+    """What the kernel accounts for a map (`memlock` in its fdinfo)."""
+    info = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    found = re.search(r"^memlock:\s*(\d+)", info, re.MULTILINE)
+    return int(found.group(1)) if found else 0
+
+
 class Map:
     """One map by descriptor, which this object owns. `per_cpu` values are read as a list, one per possible CPU."""
 
@@ -95,10 +102,7 @@ class Map:
         return int(libbpf.map_info(self.fd).max_entries)
 
     def memory_bytes(self) -> int:
-        """What the kernel accounts for the map (`memlock` in its fdinfo)."""
-        info = Path(f"/proc/self/fdinfo/{self.fd}").read_text()
-        found = re.search(r"^memlock:\s*(\d+)", info, re.MULTILINE)
-        return int(found.group(1)) if found else 0
+        return memory_bytes(self.fd)
 
 
 class GrowingMap(Map):

@@ -98,7 +98,7 @@ def read_status(path: DataPath) -> Status:
         workloads=sorted(workloads, key=lambda each: (each.namespace, each.name)),
         totals=totals,
         unread=_unread(inspection, named),
-        map_bytes=_map_bytes(path),
+        map_bytes=path.memory_bytes(),
         programs={name: _program(fd) for name, fd in path.programs.items()},
     )
 
@@ -145,10 +145,6 @@ def _unread(inspection: Any, workloads: dict[int, Any]) -> list[Unread]:
         for (number, port), seconds in oldest.items()
         if seconds >= UNREAD_SECONDS and number in workloads
     ]
-
-
-def _map_bytes(path: DataPath) -> int:
-    return sum(table.memory_bytes() for table in path.maps.values())
 
 
 def _program(fd: int) -> ProgramStatus:
