@@ -109,11 +109,10 @@ static __always_inline void fill_call(struct call *call, struct scratch *scratch
 }
 
 /* A call whose slot is another's. */
-static __noinline int spill_call(struct reading *reading, struct scratch *scratch, __u32 stream)
+static __noinline int spill_call(struct reading *reading, struct scratch *scratch, __u32 stream, __u64 state)
 {
 	struct call_key key = { .connection = reading->id, .stream = stream };
 	struct shared_call *shared = shared_slot(key.connection, stream);
-	__u64 state = (__u64)stream << 32;
 	struct call call = {};
 
 	if (shared && !__sync_val_compare_and_swap(&shared->connection, 0, key.connection)) {
@@ -131,18 +130,19 @@ static __noinline int spill_call(struct reading *reading, struct scratch *scratc
 	return 0;
 }
 
-/* A request's first header block: only the hook that reads requests comes here. */
-static __always_inline void begin_call(struct reading *reading, struct scratch *scratch, __u32 stream)
+/* A request's first header block, and perhaps all of it: only the hook that reads requests comes here. */
+static __always_inline void begin_call(struct reading *reading, struct scratch *scratch, __u32 stream, __u32 ends)
 {
 	struct call *slot = &reading->slots[(stream >> 1) & (CALL_SLOTS - 1)];
+	__u64 state = (__u64)stream << 32 | (ends ? CALL_REQUEST_ENDED : 0);
 
 	reading->halves[ROLE_CLIENT].last_stream = stream;
 	if (unlikely(READ_ONCE(slot->state))) {
-		spill_call(reading, scratch, stream);
+		spill_call(reading, scratch, stream, state);
 		return;
 	}
 	fill_call(slot, scratch, PLACE_OWN);
-	WRITE_ONCE(slot->state, (__u64)stream << 32);
+	WRITE_ONCE(slot->state, state);
 }
 
 /* Counts a call that ends by `more`, unless it was. A copy of it, for its place may be another call's then. */
@@ -176,8 +176,10 @@ static __always_inline void on_headers(struct reading *reading, struct scratch *
 
 	if (role == ROLE_CLIENT) {
 		/* A new stream is nowhere yet: no use in looking for it. */
-		if ((stream & 1) && stream > reading->halves[ROLE_CLIENT].last_stream)
-			begin_call(reading, scratch, stream);
+		if (likely((stream & 1) && stream > reading->halves[ROLE_CLIENT].last_stream)) {
+			begin_call(reading, scratch, stream, ends);
+			return;
+		}
 		if (!ends)
 			return;
 	}

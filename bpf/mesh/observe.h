@@ -5,7 +5,7 @@
 #include "mesh/calls.h"
 
 /* Of a message that is looked at: enough for a call's headers and the beginning of its message. */
-#define LOOK_SIZE 256
+#define LOOK_SIZE 512
 
 /* More steps than the longest message can need, a frame header and a payload each. */
 #define MAX_STEPS (1 << 20)

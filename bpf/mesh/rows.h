@@ -68,14 +68,14 @@ static __always_inline int is_past_deadline(const struct call *call, __u64 elaps
 	return call->timeout && elapsed + DEADLINE_TOLERANCE_NS + timeout / DEADLINE_TOLERANCE_SHARE >= timeout;
 }
 
-/* The first bound that is not below the value; bounds ascend. */
-#define bucket_of(bounds, count, value)                                                                               \
+/* How many of the `room` bounds are below the value: its bucket. Without branches, which durations would mispredict. */
+#define bucket_of(bounds, room, value)                                                                                \
 	({                                                                                                            \
 		__u32 __index = 0;                                                                                    \
-		for (__u32 __step = 32; __step; __step /= 2) {                                                        \
-			__u32 __next = __index + __step;                                                              \
-			if (__next <= (count) && (value) > (bounds)[__next - 1])                                      \
-				__index = __next;                                                                     \
+		for (__u32 __step = (room) / 2; __step; __step /= 2) {                                                \
+			__u64 __below = ((bounds)[masked(__index + __step - 1, room)] - (value)) >> 63;               \
+			opaque(__below);                                                                              \
+			__index += __step * (__u32)__below;                                                           \
 		}                                                                                                     \
 		__index;                                                                                              \
 	})
@@ -135,11 +135,11 @@ static __always_inline void add_row(const struct call *call, struct series_key *
 	add_to(row->response_bytes, response->bytes, reentrant);
 	add_to(row->request_messages, request->messages, reentrant);
 	add_to(row->response_messages, response->messages, reentrant);
-	add_bucket(row->durations, bucket_of(bounds->duration_ns, DURATION_BUCKETS - 1, elapsed), DURATION_BUCKETS,
+	add_bucket(row->durations, bucket_of(bounds->duration_ns, DURATION_BOUNDS, elapsed), DURATION_BUCKETS,
 		   reentrant);
-	add_bucket(row->request_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, request->bytes), SIZE_BUCKETS,
+	add_bucket(row->request_sizes, bucket_of(bounds->bytes, SIZE_BOUNDS, request->bytes), SIZE_BUCKETS,
 		   reentrant);
-	add_bucket(row->response_sizes, bucket_of(bounds->bytes, SIZE_BUCKETS - 1, response->bytes), SIZE_BUCKETS,
+	add_bucket(row->response_sizes, bucket_of(bounds->bytes, SIZE_BOUNDS, response->bytes), SIZE_BUCKETS,
 		   reentrant);
 }
 

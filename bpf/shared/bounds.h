@@ -111,6 +111,11 @@
 #define DURATION_BUCKETS 36
 #define SIZE_BUCKETS 20
 
+/* Room for the bounds, a power of two each; what is left is beyond every value. */
+#define DURATION_BOUNDS 64
+#define SIZE_BOUNDS 32
+#define NO_BOUND 0x7fffffffffffffffULL
+
 /* Flow records that are kept for each CPU, few enough to stay in its cache; a reader that is slower than that loses the
  * oldest and is told how many. */
 #define FLOWS_PER_CPU 2048

@@ -45,10 +45,10 @@ struct series {
 	__u64 response_sizes[SIZE_BUCKETS];
 };
 
-/* Upper bounds, ascending and inclusive; the last bucket has none. Written once, when the data path is made. */
+/* Upper bounds, ascending and inclusive, filled up with NO_BOUND. Written once, when the data path is made. */
 struct buckets {
-	__u64 duration_ns[DURATION_BUCKETS - 1];
-	__u64 bytes[SIZE_BUCKETS - 1];
+	__u64 duration_ns[DURATION_BOUNDS];
+	__u64 bytes[SIZE_BOUNDS];
 };
 
 /* Connections that the engine does not read. */

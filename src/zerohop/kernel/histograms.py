@@ -14,5 +14,8 @@ _FINER_MS: Final = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.7,
 
 DURATION_NS: Final = tuple(sorted(round(bound * 1_000_000) for bound in (*ISTIO_BOUNDS, *_FINER_MS)))
 
+# Of the kernel's search: beyond every value (NO_BOUND in bpf/shared/bounds.h).
+NO_BOUND: Final = (1 << 63) - 1
+
 # Whole bytes: nothing is between 0 and 0.5.
 SIZE_BYTES: Final = tuple(int(bound) for bound in ISTIO_BOUNDS)
