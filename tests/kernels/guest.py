@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+import calls
 import ktls
 import traffic
 
@@ -28,6 +31,7 @@ INSTANCE = "kernels"
 DOCTOR_SECONDS = 300
 EXPERIMENT_SECONDS = 60.0  # emulation is some twenty times slower: what is slow here does not hang
 TOOL_SECONDS = 20.0
+CALLS_INSTANCE = "kernels-calls"
 TLS_INSTANCE = "kernels-tls"
 MODULES = ("tls", "veth", "nf_tables", "nft_chain_nat", "nft_nat")
 RUN_SECONDS = 60
@@ -115,6 +119,11 @@ def load_and_try(report: Report) -> None:
             report.content["traffic"] = traffic.check(path, INSTANCE, report.note).as_json()
 
 
+def make_calls(report: Report) -> None:
+    with report.step("calls"):
+        report.content["calls"] = calls.check(CALLS_INSTANCE)
+
+
 def turn_to_tls(report: Report) -> None:
     with report.step("tls"):
         report.content["tls"] = ktls.check(TLS_INSTANCE)
@@ -161,6 +170,7 @@ def main(folder: Path) -> None:
     load_and_try(report)
     subprocess.run(["modprobe", "--all", *MODULES], capture_output=True)
     if report.content.get("shortcut"):
+        make_calls(report)
         turn_to_tls(report)
     examine(report)
     if not report.content["load"]["ok"]:

@@ -7,11 +7,10 @@ so this is tried where the emulated ones do.
 from __future__ import annotations
 
 import random
-import select
 import socket
 import struct
-import time
 
+import sockets
 import traffic
 
 from zerohop.kernel import cgroup, lifecycle
@@ -21,13 +20,12 @@ from zerohop.kernel.status import read_status
 TCP_ULP, SOL_TLS, TLS_TX, TLS_RX = 31, 282, 1, 2
 TLS_1_2, AES_GCM_128 = 0x0303, 51
 MESSAGES = 100
-PATIENCE_SECONDS = 20.0
 
 
 def check(instance: str) -> dict[str, object]:
     """`problems` is empty when all went well; `skipped` says why nothing could be tried."""
     source = random.Random(traffic.SEED)
-    client, server = _pair()
+    client, server = sockets.pair()
     try:
         _turn_to_tls(client, server)
     except OSError as error:
@@ -36,7 +34,7 @@ def check(instance: str) -> dict[str, object]:
     path, _ = lifecycle.obtain(instance)
     with path:
         traffic.manage(path, instance)
-        client, server = _pair(
+        client, server = sockets.pair(
             cgroup.exec_path(instance, traffic.NAMESPACE, traffic.CLIENT),
             cgroup.exec_path(instance, traffic.NAMESPACE, traffic.SERVER),
         )
@@ -80,53 +78,15 @@ def _keys(number: int) -> bytes:
     return struct.pack("HH8s16s4s8s", TLS_1_2, AES_GCM_128, fill * 8, fill * 16, fill * 4, bytes(8))
 
 
-def _pair(client_cgroup: str = "", server_cgroup: str = "") -> tuple[socket.socket, socket.socket]:
-    """A connection, its ends made in these cgroups, or where this process is."""
-    if server_cgroup:
-        cgroup.enter(server_cgroup)
-    with socket.socket() as listener:
-        listener.setblocking(False)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        if client_cgroup:
-            cgroup.enter(client_cgroup)
-        client = socket.socket()
-        client.setblocking(False)
-        client.connect_ex(listener.getsockname())
-        _wait(listener, select.POLLIN)
-        server, _ = listener.accept()
-    server.setblocking(False)
-    _wait(client, select.POLLOUT)
-    return client, server
-
-
 def _converse(client: socket.socket, server: socket.socket, source: random.Random, when: str) -> list[str]:
     for number in range(MESSAGES):
         for sender, receiver in ((client, server), (server, client)):
             message = source.randbytes(source.choice((1, 100, 1000, 9000)))
             sender.send(message)
-            received = _receive(receiver, len(message))
+            received = sockets.receive(receiver, len(message))
             if received != message:
                 return [f"{when}, message {number}: {len(received)} of {len(message)} bytes, or other ones"]
     return []
-
-
-def _receive(end: socket.socket, size: int) -> bytes:
-    received = b""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while len(received) < size and time.monotonic() < deadline:
-        _wait(end, select.POLLIN)
-        try:
-            received += end.recv(size - len(received))
-        except BlockingIOError:
-            continue
-    return received
-
-
-def _wait(end: socket.socket, event: int) -> None:
-    poll = select.poll()
-    poll.register(end, event)
-    poll.poll(PATIENCE_SECONDS * 1000)
 
 
 def _shortcut_bytes(path: DataPath) -> int:

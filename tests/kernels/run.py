@@ -100,7 +100,7 @@ def problems(kernel: packages.Kernel, result: dict[str, Any], console: str, ende
     if result["release"] != kernel.release:
         found.append(f"booted {result['release']}, not {kernel.release}")
     found += [f"left behind: {each}" for each in result["left"]]
-    for step in ("load", "traffic", "tls", "doctor", "run", "left"):
+    for step in ("load", "traffic", "calls", "tls", "doctor", "run", "left"):
         answer = result.get(step)
         if isinstance(answer, dict) and "failed" in answer:
             found.append(f"{step}: {answer['failed']}")
@@ -124,7 +124,8 @@ def _service(result: dict[str, Any]) -> list[str]:
     found = list(traffic.get("problems", []))
     if traffic.get("stayed"):
         found.append(f"{traffic['stayed']} ends did not leave after a one-way transfer")
-    found += result.get("tls", {}).get("problems", [])
+    for step in ("calls", "tls"):
+        found += result.get(step, {}).get("problems", [])
     if "checks" not in doctor:
         found.append(f"doctor: {_doctor(result)}: {doctor.get('stderr')}")
     elif doctor["ok"] is not result["shortcut"] or any(is_unexplained(each) for each in bad_checks(doctor)):
@@ -173,6 +174,8 @@ def print_result(result: dict[str, Any]) -> None:
     if "shortcut_bytes" in traffic:
         left = f"; {2 - traffic['stayed']} of 2 ends left" if result["shortcut"] else ""
         print(f"  traffic  {traffic['shortcut_bytes']} bytes past TCP, {traffic['tcp_bytes']} by TCP{left}")
+    if calls := result.get("calls"):
+        print(f"  calls    {calls.get('calls', 'failed')} read in both hooks")
     if tls := result.get("tls"):
         print(f"  kTLS     {_tls(tls)}")
     if "doctor" in result and load.get("ok"):
