@@ -431,6 +431,54 @@ ENGINE_INLINE int http2_fixed(struct http2_direction *dir, struct http2_pass *pa
 }
 
 /*
+ * A frame that is whole in the window, and like most: the same as the long way does, in a fraction of the steps. Returns
+ * EVENT_END, having done nothing, for every other one.
+ */
+ENGINE_INLINE int http2_quick(struct http2_direction *dir, struct http2_pass *pass)
+{
+	__u32 available = http2_available(pass), at = http2_at(pass), length, stream, flags;
+	const __u8 *bytes = &pass->block.bytes[at];
+	__u64 head;
+
+	if (available < FRAME_HEADER_SIZE || dir->held_count || dir->block_stream || !dir->begun)
+		return EVENT_END;
+	head = load_be64(bytes);
+	length = head >> 40;
+	flags = head >> 24 & 0xff;
+	stream = ((__u32)head << 8 | bytes[8]) & 0x7fffffff;
+	switch (head >> 32 & 0xff) {
+	case FRAME_DATA:
+		if (!stream || (flags & FLAG_PADDED))
+			return EVENT_END;
+		dir->type = FRAME_DATA;
+		dir->flags = flags;
+		dir->stream = stream;
+		dir->remaining = length;
+		dir->padding = 0;
+		dir->state = HTTP2_DATA;
+		pass->stream = stream;
+		pass->position += FRAME_HEADER_SIZE;
+		return EVENT_DATA;
+	case FRAME_HEADERS:
+		if (!stream || (flags & (FLAG_PADDED | FLAG_PRIORITY | FLAG_END_HEADERS)) != FLAG_END_HEADERS ||
+		    length > available - FRAME_HEADER_SIZE)
+			return EVENT_END;
+		pass->block.position = at + FRAME_HEADER_SIZE;
+		pass->block.end = at + FRAME_HEADER_SIZE + length;
+		pass->stream = stream;
+		pass->flags = flags;
+		pass->position += FRAME_HEADER_SIZE + length;
+		return EVENT_HEADERS;
+	case FRAME_WINDOW_UPDATE:
+		if (length != 4 || available < FRAME_HEADER_SIZE + 4)
+			return EVENT_END;
+		pass->position += FRAME_HEADER_SIZE + 4;
+		return EVENT_NONE;
+	}
+	return EVENT_END;
+}
+
+/*
  * Goes on in the message. Returns an enum http2_event, or a negated reason: the direction can be read no further.
  * After EVENT_DATA the caller takes the payload in, and ends it with `http2_finish_payload` when nothing remains.
  */
@@ -440,6 +488,9 @@ ENGINE_INLINE int http2_step(struct http2_direction *dir, struct http2_pass *pas
 	int event;
 
 	if (dir->state == HTTP2_FRAME) {
+		event = http2_quick(dir, pass);
+		if (likely(event != EVENT_END))
+			return event;
 		event = http2_fixed(dir, pass);
 		if (event != EVENT_NONE || (dir->state != HTTP2_BLOCK && dir->state != HTTP2_DATA))
 			return event;

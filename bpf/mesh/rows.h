@@ -68,8 +68,8 @@ static __always_inline int is_past_deadline(const struct call *call, __u64 elaps
 	return call->timeout && elapsed + DEADLINE_TOLERANCE_NS + timeout / DEADLINE_TOLERANCE_SHARE >= timeout;
 }
 
-/* How many of the `room` bounds are below the value: its bucket. Without branches, which durations would mispredict. */
-#define bucket_of(bounds, room, value)                                                                                \
+/* How many of the `room` bounds are below the value: its bucket. */
+#define search_bucket(bounds, room, value)                                                                                \
 	({                                                                                                            \
 		__u32 __index = 0;                                                                                    \
 		for (__u32 __step = (room) / 2; __step; __step /= 2) {                                                \
@@ -79,6 +79,24 @@ static __always_inline int is_past_deadline(const struct call *call, __u64 elaps
 		}                                                                                                     \
 		__index;                                                                                              \
 	})
+
+static __always_inline __u32 duration_bucket(const struct buckets *buckets, __u64 duration)
+{
+	__u64 cell = duration >> DURATION_CELL_BITS;
+	__u32 bucket;
+
+	if (unlikely(cell >= DURATION_CELLS))
+		return search_bucket(buckets->duration_ns, DURATION_BOUNDS, duration);
+	bucket = buckets->duration_cells[masked(cell, DURATION_CELLS)];
+	return bucket + (duration > buckets->duration_ns[masked(bucket, DURATION_BOUNDS)]);
+}
+
+static __always_inline __u32 size_bucket(const struct buckets *buckets, __u64 size)
+{
+	if (unlikely(size >= SIZE_CELLS))
+		return search_bucket(buckets->bytes, SIZE_BOUNDS, size);
+	return buckets->size_cells[masked(size, SIZE_CELLS)];
+}
 
 /* The row, made when it is not there; the row of zeros when there is no room. */
 static __noinline struct series *row_of(struct series_key *key)
@@ -135,11 +153,11 @@ static __always_inline void add_row(const struct call *call, struct series_key *
 	add_to(row->response_bytes, response->bytes, reentrant);
 	add_to(row->request_messages, request->messages, reentrant);
 	add_to(row->response_messages, response->messages, reentrant);
-	add_bucket(row->durations, bucket_of(bounds->duration_ns, DURATION_BOUNDS, elapsed), DURATION_BUCKETS,
+	add_bucket(row->durations, duration_bucket(bounds, elapsed), DURATION_BUCKETS,
 		   reentrant);
-	add_bucket(row->request_sizes, bucket_of(bounds->bytes, SIZE_BOUNDS, request->bytes), SIZE_BUCKETS,
+	add_bucket(row->request_sizes, size_bucket(bounds, request->bytes), SIZE_BUCKETS,
 		   reentrant);
-	add_bucket(row->response_sizes, bucket_of(bounds->bytes, SIZE_BOUNDS, response->bytes), SIZE_BUCKETS,
+	add_bucket(row->response_sizes, size_bucket(bounds, response->bytes), SIZE_BUCKETS,
 		   reentrant);
 }
 

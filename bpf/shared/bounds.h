@@ -116,6 +116,11 @@
 #define SIZE_BOUNDS 32
 #define NO_BOUND 0x7fffffffffffffffULL
 
+/* Of values below these, the bucket is looked up: of durations in cells of 4 us, which have one bound at most. */
+#define DURATION_CELLS 1024
+#define DURATION_CELL_BITS 12
+#define SIZE_CELLS 256
+
 /* Flow records that are kept for each CPU, few enough to stay in its cache; a reader that is slower than that loses the
  * oldest and is told how many. */
 #define FLOWS_PER_CPU 2048

@@ -49,6 +49,8 @@ struct series {
 struct buckets {
 	__u64 duration_ns[DURATION_BOUNDS];
 	__u64 bytes[SIZE_BOUNDS];
+	__u8 duration_cells[DURATION_CELLS]; /* bucket of a cell's first value */
+	__u8 size_cells[SIZE_CELLS];	     /* of a size */
 };
 
 /* Connections that the engine does not read. */

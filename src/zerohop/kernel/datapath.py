@@ -19,7 +19,7 @@ from typing import Any, Final
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins
 from zerohop.kernel.btf import Layouts
-from zerohop.kernel.histograms import DURATION_NS, NO_BOUND, SIZE_BYTES
+from zerohop.kernel.histograms import CELL_NS, DURATION_NS, SIZE_BYTES, fill_bounds
 from zerohop.kernel.maps import GrowingMap, Map, memory_bytes, possible_cpus
 
 # Map name to the types of its key and value; "u32" and "u64" are scalars, the rest structures in bpf/shared/types.h.
@@ -183,8 +183,8 @@ class DataPath:
         ctypes.memmove(ctypes.byref(settings, type(settings).build.offset), build_of(source), 32)
         self.write_settings(settings)
         buckets = self.layouts.struct("buckets")()
-        for bounds, known in ((buckets.duration_ns, DURATION_NS), (buckets.bytes, SIZE_BYTES)):
-            bounds[:] = (*known, *(NO_BOUND for _ in range(len(bounds) - len(known))))
+        fill_bounds(buckets.duration_ns, DURATION_NS, buckets.duration_cells, CELL_NS)
+        fill_bounds(buckets.bytes, SIZE_BYTES, buckets.size_cells, 1)
         self.maps["buckets"].put(ctypes.c_uint32(0), buckets)
         # The overflow row: always there, so that a call is counted even when no other can be made.
         row = (self.layouts.struct("series") * possible_cpus())()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any, Final
 
 # Envoy's default buckets, which Istio uses for milliseconds and for bytes alike.
 ISTIO_BOUNDS: Final = (
@@ -14,8 +16,17 @@ _FINER_MS: Final = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.7,
 
 DURATION_NS: Final = tuple(sorted(round(bound * 1_000_000) for bound in (*ISTIO_BOUNDS, *_FINER_MS)))
 
-# Of the kernel's search: beyond every value (NO_BOUND in bpf/shared/bounds.h).
-NO_BOUND: Final = (1 << 63) - 1
+# Width of the kernel's cells (DURATION_CELL_BITS in bpf/shared/bounds.h); there is one bound in a cell at most.
+CELL_NS: Final = 1 << 12
+
+# Beyond every value (NO_BOUND there).
+_NO_BOUND: Final = (1 << 63) - 1
 
 # Whole bytes: nothing is between 0 and 0.5.
 SIZE_BYTES: Final = tuple(int(bound) for bound in ISTIO_BOUNDS)
+
+
+def fill_bounds(bounds: Any, known: Sequence[int], cells: Any, width: int) -> None:
+    """The arrays of `struct buckets`: bounds, and for values that are small the bucket of each cell's first one."""
+    bounds[:] = (*known, *(_NO_BOUND for _ in range(len(bounds) - len(known))))
+    cells[:] = [bisect_left(known, cell * width) for cell in range(len(cells))]
