@@ -42,6 +42,11 @@ def peer_js() -> list[str]:
     return languages.js()
 
 
+@pytest.fixture(scope="session")
+def peer_go() -> list[str]:
+    return languages.go()
+
+
 @pytest.fixture
 def peers(request: pytest.FixtureRequest) -> languages.Peers:
     """By `indirect` parameters: the client's kind and the server's."""

@@ -21,9 +21,14 @@ from interop.stage import located, need
 PEERS: Final = Path(__file__).parent / "peers"
 BUILD_SECONDS: Final = 600
 
-# What npm says when there is no way to its registry.
-UNREACHABLE: Final = (
+# What npm says when there is no way to its registry, and go when there is none to its modules.
+UNREACHABLE_NPM: Final = (
     "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ENOTCACHED", "ENOTFOUND", "ETIMEDOUT",
+)  # fmt: skip
+
+UNREACHABLE_GO: Final = (
+    "connection refused", "Could not resolve host", "GOPROXY=off", "i/o timeout", "network is unreachable",
+    "no such host", "TLS handshake timeout",
 )  # fmt: skip
 
 
@@ -58,10 +63,29 @@ def _install(folder: Path) -> None:
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
     result = _run([located("npm"), "ci", *quiet, "--fetch-retries=1", "--fetch-retry-mintimeout=1000"], folder)
     if result.returncode != 0:
-        code = next((code for code in UNREACHABLE if f"code {code}" in result.stderr), None)
+        code = next((code for code in UNREACHABLE_NPM if f"code {code}" in result.stderr), None)
         if code:
             pytest.skip(f"needs npm's registry: {code}")
         pytest.fail(f"npm: exit status {result.returncode}\n{result.stderr}")
+
+
+def go() -> list[str]:
+    need("go")
+    sources = sorted(each for each in (PEERS / "go").iterdir() if each.suffix in (".go", ".mod", ".sum"))
+    return [str(_made("go", sources, _build) / "peer")]
+
+
+def _build(folder: Path) -> None:
+    # Neither another toolchain from somewhere nor the state of whatever repository this is.
+    settings = ["GOTOOLCHAIN=local", "GOFLAGS=-buildvcs=false -mod=readonly"]
+    result = _run(["env", *settings, located("go"), "build", "-trimpath", "-o", "peer", "."], folder)
+    if result.returncode != 0:
+        why = next((text for text in UNREACHABLE_GO if text in result.stderr), None)
+        if why:
+            pytest.skip(f"needs Go's modules: {why}")
+        if "requires go >=" in result.stderr:
+            pytest.skip(f"needs a newer go: {result.stderr.strip()}")
+        pytest.fail(f"go: exit status {result.returncode}\n{result.stderr}")
 
 
 def _run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -140,6 +140,11 @@ class Tally:
         self.add(path, status, [0] * requests, [0] * responses)
         self._line(path, status).update(request_bytes=None, response_bytes=None)
 
+    def add_expired(self, path: str, status: int, size: int) -> None:
+        """A call whose deadline has passed: the server may have been first, and has cancelled it then."""
+        check("deadline", status in (DEADLINE_EXCEEDED, CANCELLED), True)
+        self.add(path, status, [size], [])
+
     def add_uncertain(self, path: str, status: int) -> None:
         """A call of which it is not known whether it was sent; there must be no certain one like it."""
         self._line(path, status).update(dict.fromkeys(SUMS))
