@@ -14,19 +14,24 @@
 #define GRPC_UNAVAILABLE 14
 
 /* RFC 9113 section 7. */
+#define NO_ERROR 0x0
 #define REFUSED_STREAM 0x7
 #define CANCEL 0x8
 #define ENHANCE_YOUR_CALM 0xb
 #define INADEQUATE_SECURITY 0xc
 
-/* A client's timer may fire a little before the deadline that it announced: C-core announces it rounded up. */
-#define DEADLINE_TOLERANCE_NS 2000000ULL
-#define DEADLINE_TOLERANCE_SHARE 64
+/* A client's timer may fire a little before the deadline that it announced: C-core announces it rounded up, and some
+ * time passes between the announcement and its being sent. */
+#define DEADLINE_TOLERANCE_NS 5000000ULL
+#define DEADLINE_TOLERANCE_SHARE 32
 
 /* The status that a caller sees when its stream is reset (gRPC over HTTP/2, "Errors"). */
-static __always_inline __u32 status_of_reset(__u32 code)
+static __always_inline __u32 status_of_reset(enum ending ending, __u32 code)
 {
 	switch (code) {
+	case NO_ERROR:
+		/* A client that gives a call up without a fault of anybody's: a GOAWAY has refused it. */
+		return ending == ENDING_CLIENT_RESET ? GRPC_UNAVAILABLE : GRPC_INTERNAL;
 	case REFUSED_STREAM:
 		return GRPC_UNAVAILABLE;
 	case CANCEL:
@@ -269,7 +274,7 @@ __noinline int finish_call(struct reading *reading, struct scratch *scratch, __u
 		if (ending == ENDING_COMPLETE)
 			status = call->grpc_status ? call->grpc_status - 1 : GRPC_UNKNOWN;
 		else if (ending == ENDING_CLIENT_RESET || ending == ENDING_SERVER_RESET)
-			status = status_of_reset(code);
+			status = status_of_reset(ending, code);
 		else
 			status = GRPC_UNAVAILABLE;
 		if (ending == ENDING_CLIENT_RESET && code == CANCEL && is_past_deadline(call, elapsed))

@@ -131,7 +131,7 @@ def _held_by_others(instances: set[str]) -> set[str]:
                 ids[kind].add(number)
     bpffs = machine.mount_of("bpf")
     for instance in instances if bpffs else ():
-        for path in (bpffs / "zerohop" / instance).rglob("*"):
+        for path in map(Path, _tree(bpffs / "zerohop" / instance)):
             kind = {"programs": "prog", "maps": "map", "links": "link", "option_links": "link"}.get(path.parent.name)
             if kind:
                 for entry in _bpf_objects(kind, "show", "pinned", str(path)):
@@ -164,7 +164,7 @@ def _descriptors(pid: int) -> Iterator[tuple[str, int]]:
 
 
 def _has_others_inside(group: Path) -> bool:
-    for path in (group, *group.rglob("*")):
+    for path in (group, *map(Path, _tree(group))):
         with contextlib.suppress(OSError):
             for pid in (path / "cgroup.procs").read_text().split():
                 if not machine.is_ours(int(pid)):

@@ -131,13 +131,6 @@ def connections_grow_old(play: Scene, peers: Peers, count: int) -> None:
     check_uncertain(rows, printed)
 
 
-def expect_refusals(peers: Peers, request: pytest.FixtureRequest, *, always: bool = False) -> None:
-    """A server that is not C-core may refuse by its last GOAWAY what is in flight."""
-    if peers.kinds[0] == "aio":
-        reason = "C-core resets what a GOAWAY refuses with NO_ERROR and says UNAVAILABLE, the kernel says INTERNAL"
-        request.applymarker(pytest.mark.xfail(strict=always, reason=reason))
-
-
 def keep_alive(play: Scene, peers: Peers, *options: str, milliseconds: int = 600) -> None:
     """`options`: of the server's; `milliseconds`: for how long nothing else is on the connection."""
     server = play.serve(peers.serve(play, *PATIENT, *options))
