@@ -516,13 +516,21 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 	return 0;
 }
 
+/* Payload bytes that TCP brought. The kernel's count has the FIN, too (tcp_rcv_nxt_update, tcp_fin). */
+static __always_inline __u64 received_bytes(const struct tcp_sock *tcp)
+{
+	const struct sock *sk = kernel_cast(struct sock, tcp);
+
+	return tcp->bytes_received - (sk->__sk_common.skc_flags >> SOCK_DONE & 1);
+}
+
 /* Payload bytes that TCP carried out of this socket, and, for a peer that nobody else counts, into it. */
 static __always_inline __u64 tcp_bytes_of(struct connection *conn, __u32 role, const struct tcp_sock *tcp)
 {
 	__u64 bytes = tcp->bytes_sent - tcp->bytes_retrans;
 
 	if (!conn->ends[role ^ 1].workload)
-		bytes += tcp->bytes_received;
+		bytes += received_bytes(tcp);
 	return bytes;
 }
 
@@ -555,7 +563,7 @@ static __noinline int on_close(struct bpf_sock_ops *ctx)
 	__sync_fetch_and_add(&count->tcp_bytes, tcp_bytes_of(conn, role, tcp));
 	end->sent_bytes = end->shortcut_bytes + tcp->bytes_sent - tcp->bytes_retrans;
 	if (!conn->ends[role ^ 1].workload)
-		conn->ends[role ^ 1].sent_bytes = tcp->bytes_received;
+		conn->ends[role ^ 1].sent_bytes = received_bytes(tcp);
 	close_end(conn, end, id, ctx);
 	return 0;
 }

@@ -15,7 +15,7 @@ static __always_inline int is_layer7(__u32 protocol)
 
 static __always_inline int is_read(const struct connection *conn)
 {
-	return conn->observers[ROLE_CLIENT] | conn->observers[ROLE_SERVER];
+	return (conn->observers[ROLE_CLIENT] | conn->observers[ROLE_SERVER]) != 0;
 }
 
 /* An address as 16 bytes: IPv4 becomes v4-mapped. */

@@ -10,8 +10,10 @@
 #define GRPC_DEADLINE_EXCEEDED 4
 #define GRPC_PERMISSION_DENIED 7
 #define GRPC_RESOURCE_EXHAUSTED 8
+#define GRPC_UNIMPLEMENTED 12
 #define GRPC_INTERNAL 13
 #define GRPC_UNAVAILABLE 14
+#define GRPC_UNAUTHENTICATED 16
 
 /* RFC 9113 section 7. */
 #define NO_ERROR 0x0
@@ -24,6 +26,27 @@
  * time passes between the announcement and its being sent. */
 #define DEADLINE_TOLERANCE_NS 5000000ULL
 #define DEADLINE_TOLERANCE_SHARE 32
+
+/* The status that a caller makes of an answer that has none (gRPC's http-grpc-status-mapping.md). */
+static __always_inline __u32 status_of_http(__u32 status)
+{
+	switch (status) {
+	case 400:
+		return GRPC_INTERNAL;
+	case 401:
+		return GRPC_UNAUTHENTICATED;
+	case 403:
+		return GRPC_PERMISSION_DENIED;
+	case 404:
+		return GRPC_UNIMPLEMENTED;
+	case 429:
+	case 502:
+	case 503:
+	case 504:
+		return GRPC_UNAVAILABLE;
+	}
+	return GRPC_UNKNOWN;
+}
 
 /* The status that a caller sees when its stream is reset (gRPC over HTTP/2, "Errors"). */
 static __always_inline __u32 status_of_reset(enum ending ending, __u32 code)
@@ -272,7 +295,7 @@ __noinline int finish_call(struct reading *reading, struct scratch *scratch, __u
 		code = scratch->pass.code;
 	if (call->grpc) {
 		if (ending == ENDING_COMPLETE)
-			status = call->grpc_status ? call->grpc_status - 1 : GRPC_UNKNOWN;
+			status = call->grpc_status ? call->grpc_status - 1 : status_of_http(call->http_status);
 		else if (ending == ENDING_CLIENT_RESET || ending == ENDING_SERVER_RESET)
 			status = status_of_reset(ending, code);
 		else

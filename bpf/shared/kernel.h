@@ -13,6 +13,7 @@
 #define TCP_LAST_ACK 9
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
+#define SOCK_DONE 1 /* bit of skc_flags: the peer has sent its FIN */
 #define O_NONBLOCK 04000
 #define AF_INET 2
 
@@ -70,6 +71,7 @@ struct sock_common {
 	__u16 skc_dport;
 	atomic64_t skc_cookie;
 	struct sock *skc_listener; /* of a request */
+	unsigned long skc_flags;   /* of a socket, in its place */
 };
 
 struct sock {

@@ -71,10 +71,13 @@ class Placement:
     `hooks`: `both`, client and server are and each one's sender hook reads what it sends; `server`, only the server is
     and its receiver hook reads requests; `client`, only the client is and its receiver hook reads responses.
     `topology`: `loopback` or `veth`.
+    `proxy`: where one in the path of the calls runs: beside the `client` or the `server`; `outside`, beside the server
+    but not in the mesh.
     """
 
     hooks: str
     topology: str
+    proxy: str = ""
 
     @property
     def leg(self) -> Leg:
@@ -85,8 +88,15 @@ class Placement:
             "client": Leg(CLIENT, "", OUTSIDE),
         }[self.hooks]
 
+    @property
+    def legs(self) -> tuple[Leg, Leg]:
+        """The same from the client to the proxy, and from the proxy to the server, both of which are in the mesh."""
+        if self.proxy == "outside":
+            return Leg(CLIENT, "", OUTSIDE), Leg("", SERVER, SERVER)
+        return Leg(CLIENT, PROXY, PROXY), Leg(PROXY, SERVER, SERVER)
+
     def __str__(self) -> str:
-        return f"{self.hooks}-{self.topology}"
+        return "-".join(filter(None, (self.hooks, self.topology, self.proxy)))
 
 
 PLACEMENTS: Final = [
@@ -97,14 +107,20 @@ PLACEMENTS: Final = [
 class Scene:
     """Programs of one test and what the kernel counts from the scene's beginning. `folder`: theirs, to write to."""
 
-    def __init__(self, placement: Placement, mesh: Mesh, client: Stage, server: Stage, folder: Path) -> None:
+    def __init__(
+        self, placement: Placement, mesh: Mesh, client: Stage, server: Stage, proxy: Stage | None, folder: Path
+    ) -> None:
         self.placement = placement
         self.mesh = mesh
         self.folder = folder
         self.address = ADDRESSES[placement.topology]
         self.port = OUTSIDE_PORT if placement.hooks == "client" else SERVER_PORT
+        # Where clients find the proxy.
+        self.proxy_address = ADDRESSES["loopback"] if placement.proxy == "client" else self.address
+        self.proxy_port = OUTSIDE_PORT if placement.proxy == "outside" else PROXY_PORT
         self._client = client
         self._server = server
+        self._proxy = proxy
         self._path = DataPath.open(mesh.instance)
         self._before = ledger.moment(self._path)
         self._errors = read_status(self._path).totals.errors
@@ -117,9 +133,22 @@ class Scene:
 
     # Programs
 
-    def serve(self, argv: Sequence[str], *, port: int | None = None, workload: str = SERVER) -> subprocess.Popen[Any]:
-        """A server where servers are; it listens when this returns, on the scene's port unless told otherwise."""
-        return self._server.serve(workload, argv, self.port if port is None else port)
+    def serve(self, argv: Sequence[str]) -> subprocess.Popen[Any]:
+        """A server where servers are; it listens on the scene's port when this returns."""
+        return self._server.serve(SERVER, argv, self.port)
+
+    def serve_proxy(self, argv: Sequence[str]) -> subprocess.Popen[Any]:
+        """A proxy where the placement has it; it listens on `proxy_port` when this returns."""
+        assert self._proxy is not None
+        return self._proxy.serve(PROXY, argv, self.proxy_port)
+
+    def stop_proxy(self, proxy: subprocess.Popen[Any], number: signal.Signals = signal.SIGTERM) -> str:
+        """Ends it in its own way: what it printed."""
+        assert self._proxy is not None
+        status = self._proxy.stop(proxy, number)
+        printed = self._proxy.log_of(proxy).read_text(errors="replace")
+        assert status == 0, f"exit status {status}: {printed}"
+        return printed
 
     def run(self, argv: Sequence[str], *, seconds: float = RUN_SECONDS) -> str:
         """A client where clients are, to its end, which must be good: what it printed."""
@@ -231,6 +260,10 @@ def scene(placement: Placement, mesh: Mesh, folder: Path) -> Iterator[Scene]:
 
         client = stage("client", client_space, placement.hooks != "server")
         server = stage("server", server_space, placement.hooks != "client")
-        play = Scene(placement, mesh, client, server, folder)
+        proxy = None
+        if placement.proxy:
+            space = client_space if placement.proxy == "client" else server_space
+            proxy = stage("proxy", space, placement.proxy != "outside")
+        play = Scene(placement, mesh, client, server, proxy, folder)
         stack.callback(play.close)
         yield play

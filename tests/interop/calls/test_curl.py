@@ -14,7 +14,7 @@ import pytest
 
 from interop.calls.ledger import Count
 from interop.calls.peers import contract
-from interop.calls.scene import Placement, Scene
+from interop.calls.scene import PLACEMENTS, Scene
 from interop.nginx import configure
 from interop.stage import need
 
@@ -187,16 +187,10 @@ def test_http1(play: Scene, files: Path) -> None:
     assert (reading.recognised, reading.unread) == ({"http1": 1}, {"http1": 1})
 
 
-def wrong(reason: str, *where: str) -> pytest.MarkDecorator:
-    """On the loopback: right where both ends are managed, wrong with these receiver hooks."""
-    mark = pytest.mark.xfail(strict=True, reason=reason)
-    places = [pytest.param(Placement("both", "loopback"), id="both")]
-    places += [pytest.param(Placement(hooks, "loopback"), id=hooks, marks=mark) for hooks in where]
-    return pytest.mark.parametrize("play", places, indirect=True)
+loopback = pytest.mark.parametrize("play", [each for each in PLACEMENTS if each.topology == "loopback"], indirect=True)
 
 
-# Whether the server's FIN is there before the client's end closes, is a matter of luck.
-@wrong("tcp_sock.bytes_received counts the FIN of the end that is not managed", "server")
+@loopback
 def test_bytes_of_http1(play: Scene, files: Path) -> None:
     done = over_http1(play, files, SIZES)
     streams = play.streams(1)
@@ -204,7 +198,7 @@ def test_bytes_of_http1(play: Scene, files: Path) -> None:
     assert streams.received_bytes == sum(each.size_header + each.size_download for each in done)
 
 
-@wrong("is_read() is added to the openings: 3 with a sender and a receiver hook", "server", "client")
+@loopback
 def test_openings_of_http1(play: Scene, files: Path) -> None:
     over_http1(play, files, SIMPLE)
     streams = play.streams(1)

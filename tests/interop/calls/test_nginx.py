@@ -1,0 +1,270 @@
+"""NGINX between client and server: what reaches it, and what it makes of that for the server."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interop.calls.ledger import SUMS, Count, Leg, counts, leg_of
+from interop.calls.peers import contract
+from interop.calls.scene import Placement, Scene
+from interop.nginx import configure
+from interop.stage import need
+from zerohop.kernel.telemetry import Calls
+
+INTERNAL = 13
+PEERS = Path(__file__).parent / "peers"
+
+FORWARD = """
+  log_format paths '$uri';
+  large_client_header_buffers 4 64k;
+  keepalive_requests {requests};
+  upstream behind {{ server {address}:{port}; {keepalive} }}
+  server {{
+    listen {proxy_address}:{proxy_port} http2;
+    access_log {folder}/access.log paths;
+    grpc_buffer_size 64k;
+    location / {{ grpc_pass grpc://behind; }}
+    {locations}
+  }}
+"""
+
+# Connections to the server are for one call after the other, or for one each; never for several at a time.
+KEEPALIVE = {"kept": "keepalive 16;", "fresh": ""}
+
+PLACES = [
+    Placement("both", "loopback", "server"),
+    Placement("both", "veth", "server"),
+    Placement("both", "veth", "client"),
+    Placement("both", "veth", "outside"),
+]
+
+
+def placed(*chosen: tuple[Placement, str]) -> pytest.MarkDecorator:
+    params = [pytest.param(place, kept, id=f"{place}-{kept}") for place, kept in chosen]
+    return pytest.mark.parametrize(("play", "keepalive"), params, indirect=["play"])
+
+
+everywhere = placed(*((place, ("kept", "fresh")[number % 2]) for number, place in enumerate(PLACES)))
+briefly = placed((PLACES[0], "fresh"), (PLACES[3], "kept"))
+once = pytest.mark.parametrize("play", [PLACES[0]], ids=str, indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def programs() -> None:
+    need("nginx")
+    pytest.importorskip("grpc", reason="needs grpcio")
+
+
+def peer(name: str, *words: str) -> list[str]:
+    return [sys.executable, str(PEERS / f"{name}.py"), *words]
+
+
+def serve(play: Scene, *options: str) -> subprocess.Popen[Any]:
+    return play.serve(peer("grpcio_aio", "serve", play.address, str(play.port), *options))
+
+
+def forward(
+    play: Scene, keepalive: str = "kept", requests: int = 1_000_000, locations: str = ""
+) -> subprocess.Popen[Any]:
+    """`requests`: of a client's connection before it is sent away."""
+    body = FORWARD.format(
+        address=play.address,
+        port=play.port,
+        proxy_address=play.proxy_address,
+        proxy_port=play.proxy_port,
+        folder=play.folder,
+        keepalive=KEEPALIVE[keepalive],
+        requests=requests,
+        locations=locations,
+    )
+    return play.serve_proxy(configure(play.folder, "proxy", body))
+
+
+def call(play: Scene, story: str, *arguments: str) -> list[Count]:
+    return counts(play.call(peer("grpcio_aio", "call", story, play.proxy_address, str(play.proxy_port), *arguments)))
+
+
+def stop(play: Scene, server: subprocess.Popen[Any], proxy: subprocess.Popen[Any], reached: Counter[str | None]) -> Any:
+    """Ends both: what the server printed. `reached`: the calls that NGINX has taken, and so logged."""
+    play.stop_proxy(proxy, signal.SIGQUIT)
+    assert Counter((play.folder / "access.log").read_text().split()) == reached
+    return play.stop(server)
+
+
+def by_method(rows: Iterable[Calls], leg: Leg) -> Counter[str | None]:
+    calls: Counter[str | None] = Counter()
+    for row in rows:
+        if leg_of(row) == leg:
+            calls[row.method] += row.calls
+    return calls
+
+
+def named(handled: dict[str, int]) -> Counter[str | None]:
+    return Counter({contract.path(name): calls for name, calls in handled.items()})
+
+
+@everywhere
+def test_shapes(play: Scene, keepalive: str) -> None:
+    """Everything goes on as it comes."""
+    server, proxy = serve(play), forward(play, keepalive)
+    made = call(play, "shapes")
+    rows = play.check(dict.fromkeys(play.placement.legs, made))
+    handled = stop(play, server, proxy, by_method(rows, play.placement.legs[0]))["handled"]
+    assert named(handled) == by_method(rows, play.placement.legs[1])
+
+
+def behind(made: Iterable[Count]) -> Iterator[Count]:
+    """What of the story `endings` goes on to the server."""
+    for each in made:
+        name = (each.method or "").rpartition("/")[2]
+        unknown = dict.fromkeys(("calls", *SUMS))
+        if name == "Hang":
+            # The client's reset closes the server's connection, unless the deadline comes first there: which one ended
+            # a call, nobody knows.
+            for status in (contract.DEADLINE_EXCEEDED, contract.UNAVAILABLE):
+                yield replace(each, grpc_status=status, **unknown)
+        elif name in ("BidiStream", "ServerStream"):
+            # The server says so itself, into the closed connection, or there is nothing but its end.
+            assert each.grpc_status == contract.CANCELLED
+            yield replace(each, grpc_status=contract.UNAVAILABLE)
+        elif name == "Missing":
+            # Answered by the path alone: a request that comes later is not a part of the call any more.
+            yield replace(each, request_messages=None, request_bytes=None)
+        else:
+            yield each
+
+
+@everywhere
+def test_endings(play: Scene, keepalive: str) -> None:
+    """A call that the client has reset is closed with its connection to the server."""
+    server, proxy = serve(play), forward(play, keepalive)
+    front, back = play.placement.legs
+    made = call(play, "endings")
+    rows = play.check({front: made, back: list(behind(made))})
+    handled = stop(play, server, proxy, by_method(rows, play.placement.legs[0]))
+    assert handled["cancelled"] == contract.REPEATS
+    # A deadline may have passed before there was a connection to the server.
+    hanging = contract.path("Hang")
+    reached = by_method(rows, back)[hanging]
+    assert handled["handled"]["Hang"] <= reached <= by_method(rows, front)[hanging]
+    found = {(row.grpc_status, row.deadline_exceeded) for row in rows if leg_of(row) == back and row.method == hanging}
+    assert found <= {(contract.DEADLINE_EXCEEDED, True), (contract.UNAVAILABLE, False)}, found
+    assert (contract.UNAVAILABLE, False) in found
+
+
+@briefly
+def test_reuse(play: Scene, keepalive: str) -> None:
+    """Connections to the server: not many, since it may answer before NGINX has ended its request, or one for each."""
+    count = 300
+    server, proxy = serve(play), forward(play, keepalive)
+    rows = play.check(dict.fromkeys(play.placement.legs, call(play, "reuse", str(count))))
+    connections = play.reading().recognised["http2"] - 1
+    assert connections == count if keepalive == "fresh" else 1 <= connections <= count // 4
+    assert stop(play, server, proxy, by_method(rows, play.placement.legs[0]))["handled"] == {"Unary": count}
+
+
+@once
+def test_gzip(play: Scene) -> None:
+    """Compressed messages go on as they are: so many bytes on either side, however many the client does not know."""
+    gzip = 2
+    server, proxy = serve(play, f"grpc.default_compression_algorithm={gzip}"), forward(play)
+    rows = play.check(dict.fromkeys(play.placement.legs, call(play, "gzip")))
+    stop(play, server, proxy, by_method(rows, play.placement.legs[0]))
+    by_leg = [
+        {row.method: (row.request_bytes, row.response_bytes) for row in rows if leg_of(row) == leg}
+        for leg in play.placement.legs
+    ]
+    assert by_leg[0] == by_leg[1]
+    assert all(0 < size < 10_000 for size in by_leg[0][contract.path("Unary")]), by_leg
+
+
+@once
+def test_servers_connections_grow_old(play: Scene) -> None:
+    """The server sends NGINX's connections away, after the calls that are in flight."""
+    count = 1_500
+    ages = ["grpc.max_connection_age_ms=100", "grpc.max_connection_age_grace_ms=5000"]
+    server, proxy = serve(play, *ages), forward(play)
+    made = call(play, "load", str(count))
+    # Where the connection's end comes with the answer's, NGINX 1.22 resets the call that it has in its hands.
+    assert {each.grpc_status for each in made} <= {0, INTERNAL}, made
+    front = [replace(each, response_messages=None, response_bytes=None) if each.grpc_status else each for each in made]
+    size = sum(each.request_bytes or 0 for each in made)
+    back = Count(contract.path("Unary"), 0, count, count, count, size, size)
+    rows = play.check(dict(zip(play.placement.legs, (front, [back]), strict=True)))
+    assert play.reading().goaways >= 3, play.reading()
+    assert stop(play, server, proxy, by_method(rows, play.placement.legs[0]))["handled"] == {"Unary": count}
+
+
+@once
+def test_clients_connections_grow_old(play: Scene) -> None:
+    """NGINX sends the client away after so many calls, one after the other."""
+    server, proxy = serve(play), forward(play, requests=100)
+    rows = play.check(dict.fromkeys(play.placement.legs, call(play, "reuse", "1000")))
+    assert play.reading().goaways == 10
+    assert play.reading().recognised["http2"] >= 11
+    assert stop(play, server, proxy, by_method(rows, play.placement.legs[0]))["handled"] == {"Unary": 1_000}
+
+
+def once_each(play: Scene, *names: str) -> list[Count]:
+    """One call of each method, with a message; how long an answer is that is not gRPC's, its caller does not know."""
+    words = [play.proxy_address, str(play.proxy_port), *(contract.path(name) for name in names)]
+    return [replace(each, response_bytes=None) for each in counts(play.call(peer("grpcio_once", *words)))]
+
+
+@once
+def test_time_out_in_a_call(play: Scene) -> None:
+    """After the answer's beginning, it can only reset the call, and closes the server's connection."""
+    location = "location = /calls.Peer/Hang { grpc_pass grpc://behind; grpc_read_timeout 200ms; }"
+    server, proxy = serve(play), forward(play, locations=location)
+    front, back = play.placement.legs
+    made = once_each(play, "Hang")
+    assert [each.grpc_status for each in made] == [INTERNAL]
+    rows = play.check({front: made, back: [replace(each, grpc_status=contract.UNAVAILABLE) for each in made]})
+    assert stop(play, server, proxy, by_method(rows, play.placement.legs[0])) == {
+        "handled": {"Hang": 1},
+        "cancelled": 1,
+        "expired": 0,
+    }
+
+
+# Answers in the server's place: HTTP's status is all that they say, and gRPC's is the caller's to conclude from it.
+STATUSES = (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
+ANSWERS = f"""
+  {"".join(f"location = /calls.Peer/Http{status} {{ return {status}; }}" for status in STATUSES)}
+  location = /calls.Peer/Down {{ grpc_pass grpc://127.0.0.1:1; }}
+  location = /calls.Peer/Slow {{ grpc_pass grpc://behind; grpc_read_timeout 200ms; }}
+"""
+
+
+@once
+def test_answers_of_its_own(play: Scene) -> None:
+    server, proxy = serve(play), forward(play, locations=ANSWERS)
+    front, back = play.placement.legs
+    made = once_each(play, *(f"Http{status}" for status in STATUSES), "Down", "Slow")
+    late = [each for each in made if each.method == contract.path("Slow")]
+    rows = play.check({front: made, back: late})
+    assert stop(play, server, proxy, by_method(rows, play.placement.legs[0])) == {
+        "handled": {"Slow": 1},
+        "cancelled": 0,
+        "expired": 0,
+    }
+
+
+@once
+def test_clients_are_sent_away_in_calls(play: Scene) -> None:
+    """What the client has begun when NGINX's GOAWAY comes is not answered any more."""
+    server, proxy = serve(play), forward(play, requests=100)
+    printed = play.call(peer("grpcio_aio", "call", "load", play.proxy_address, str(play.proxy_port), "2000"))
+    rows = play.check(dict.fromkeys(play.placement.legs, counts(printed)))
+    front, back = (by_method(rows, leg) for leg in play.placement.legs)
+    assert back.total() <= front.total() <= back.total() + printed["uncertain"]
+    assert named(stop(play, server, proxy, back)["handled"]) == back
