@@ -4,7 +4,7 @@
 
 #include "mesh/reading.h"
 
-#define GRPC_OK 0
+#define HTTP_OK 200
 #define GRPC_CANCELLED 1
 #define GRPC_UNKNOWN 2
 #define GRPC_DEADLINE_EXCEEDED 4
@@ -296,11 +296,13 @@ __noinline int finish_call(struct reading *reading, struct scratch *scratch, __u
 	if (call->grpc) {
 		if (ending == ENDING_COMPLETE)
 			status = call->grpc_status ? call->grpc_status - 1 : status_of_http(call->http_status);
+		else if (ending == ENDING_CLIENT_RESET && call->http_status && call->http_status != HTTP_OK)
+			status = status_of_http(call->http_status); /* it gave up what was no gRPC */
 		else if (ending == ENDING_CLIENT_RESET || ending == ENDING_SERVER_RESET)
 			status = status_of_reset(ending, code);
 		else
 			status = GRPC_UNAVAILABLE;
-		if (ending == ENDING_CLIENT_RESET && code == CANCEL && is_past_deadline(call, elapsed))
+		if (status == GRPC_CANCELLED && ending == ENDING_CLIENT_RESET && is_past_deadline(call, elapsed))
 			status = GRPC_DEADLINE_EXCEEDED;
 		key.deadline = status == GRPC_DEADLINE_EXCEEDED;
 	}

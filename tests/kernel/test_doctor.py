@@ -23,10 +23,15 @@ pytestmark = pytest.mark.usefixtures("kernel")
 COMMAND = [sys.executable, "-P", "-m", "zerohop", "doctor"]
 
 
-def leftovers() -> list[str]:
-    """What a doctor may leave: its cgroups and pins (namespaces and programs have no names)."""
-    places = (cgroup.absolute(cgroup.ROOT_NAME).glob("doctor-*"), pins.root().glob("_doctor-*"))
-    return [str(each) for place in places for each in place]
+def traces(of: str = "*") -> list[Path]:
+    """What doctors, or that of a process, have made: cgroups and pins (namespaces and programs have no names)."""
+    return [*cgroup.absolute(cgroup.ROOT_NAME).glob(f"doctor-{of}-*"), *pins.root().glob(f"_doctor-{of}-*")]
+
+
+def leftovers() -> list[Path]:
+    """What doctors have left that have ended, and this process's. Somebody else's may be at work."""
+    found = {each: int(each.name.split("-")[1]) for each in traces()}
+    return [each for each, pid in found.items() if pid == os.getpid() or not Path("/proc", str(pid)).exists()]
 
 
 def test_everything_is_ok_here() -> None:
@@ -158,7 +163,7 @@ def test_an_interrupted_doctor_leaves_nothing(number: signal.Signals, seconds: f
 def test_what_a_killed_doctor_leaves_is_taken_away_by_the_next() -> None:
     process = subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
-    while not leftovers() and time.monotonic() < deadline:
+    while not traces(str(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
