@@ -89,11 +89,14 @@ static __always_inline __u64 timeout_ns(__u32 packed)
 	return 0;
 }
 
-static __always_inline int is_past_deadline(const struct call *call, __u64 elapsed)
+/* Whether a call that was cancelled after so long had its deadline behind it, as its client sees it. */
+static __always_inline int is_past_deadline(const struct call *call, enum ending ending, __u64 elapsed)
 {
 	__u64 timeout = timeout_ns(call->timeout);
 
-	return call->timeout && elapsed + DEADLINE_TOLERANCE_NS + timeout / DEADLINE_TOLERANCE_SHARE >= timeout;
+	if (ending == ENDING_CLIENT_RESET)
+		elapsed += DEADLINE_TOLERANCE_NS + timeout / DEADLINE_TOLERANCE_SHARE;
+	return call->timeout && elapsed >= timeout;
 }
 
 /* How many of the `room` bounds are below the value: its bucket. */
@@ -302,7 +305,7 @@ __noinline int finish_call(struct reading *reading, struct scratch *scratch, __u
 			status = status_of_reset(ending, code);
 		else
 			status = GRPC_UNAVAILABLE;
-		if (status == GRPC_CANCELLED && ending == ENDING_CLIENT_RESET && is_past_deadline(call, elapsed))
+		if (status == GRPC_CANCELLED && ending != ENDING_COMPLETE && is_past_deadline(call, ending, elapsed))
 			status = GRPC_DEADLINE_EXCEEDED;
 		key.deadline = status == GRPC_DEADLINE_EXCEEDED;
 	}
