@@ -249,11 +249,13 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 		else if (conn->reason != REASON_NONE) /* nothing to do here any more */
 			stop(conn, REASON_LEFT, bpf_ktime_get_ns());
 	}
-	if (shortcut) {
-		/* A target that has just left the map yields SK_DROP: the answer is ignored and TCP carries. */
-		shortcut = bpf_msg_redirect_hash(msg, &sockets, &peer->key, BPF_F_INGRESS) == SK_PASS;
-		if (!shortcut)
-			count_error(HELPER_MSG_REDIRECT_HASH);
+	if (shortcut && bpf_msg_redirect_hash(msg, &sockets, &peer->key, BPF_F_INGRESS) != SK_PASS) {
+		/*
+		 * No fault: the receiver is between sock_map_close, which takes it out of the map, and the callback that drops
+		 * its address. TCP carries what it is never going to read, and answers it.
+		 */
+		WRITE_ONCE(peer->sock, 0);
+		shortcut = 0;
 	}
 	me->sent_bytes += size;
 	if (shortcut)
