@@ -21,6 +21,9 @@ PORT = 18391
 FRAMES = Path(__file__).resolve().parents[1] / "support" / "frames.py"
 SEEDS = range(40) if os.environ.get("ZEROHOP_LONG") else range(2)
 
+# Of a build that must fail now and then.
+TRIES = 8
+
 SERVICE = {
     "apiVersion": "v1",
     "kind": "Service",
@@ -98,6 +101,10 @@ def test_reading_whole_messages_would_lose_count(mesh_factory: MeshFactory, vari
     mesh = mesh_factory(
         [workload("t/server", "Disabled"), workload("t/client", "Disabled"), SERVICE], environment=environment
     )
-    run(mesh, ("t/client", "t/server"), ["1", "20000000", "60000"])
     with DataPath.open(mesh.instance) as path:
-        assert unread(path) == 1
+        # Whether the kernel takes only a part of a message that matters is a question of the reader's speed, too.
+        for seed in range(1, TRIES + 1):
+            run(mesh, ("t/client", "t/server"), [str(seed), "20000000", "60000"])
+            if unread(path):
+                return
+    pytest.fail(f"nothing was lost in {TRIES} runs: the tests above may have tried nothing")

@@ -15,9 +15,6 @@ from collections import Counter
 
 from talker import wait
 
-# Beyond it a writer would be stopped by its reader rather than by the end.
-ROOM = 4000
-
 
 def accept(listener: socket.socket) -> socket.socket:
     wait(listener, "read")
@@ -29,12 +26,13 @@ def accept(listener: socket.socket) -> socket.socket:
 
 def write(connection: socket.socket) -> str:
     """Writes bytes until that is refused: why."""
-    for _ in range(ROOM):
+    while True:
         try:
             connection.send(b"x")
+        except BlockingIOError:
+            wait(connection, "write")
         except OSError as refused:
             return errno.errorcode[refused.errno or 0]
-    return "none"
 
 
 def close_all(port: int, connections: int) -> None:
