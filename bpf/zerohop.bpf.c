@@ -5,5 +5,6 @@
 #include "hooks/receiver.bpf.c"
 #include "hooks/inspect.bpf.c"
 #include "hooks/options.bpf.c"
+#include "hooks/connect.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -10,6 +10,9 @@ int zerohop_sockops(struct bpf_sock_ops *ctx)
 		if (!ctx->is_fullsock)
 			on_syn(ctx);
 		break;
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		on_connect(ctx);
+		break;
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		on_active_established(ctx);
 		break;
@@ -20,7 +23,9 @@ int zerohop_sockops(struct bpf_sock_ops *ctx)
 		on_transmit(ctx);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[1] == TCP_CLOSE)
+		if (ctx->args[1] == TCP_CLOSE && ctx->args[0] == TCP_SYN_SENT)
+			on_connect_failed(ctx);
+		else if (ctx->args[1] == TCP_CLOSE)
 			on_close(ctx);
 		else if (ctx->args[1] == TCP_FIN_WAIT1 || ctx->args[1] == TCP_LAST_ACK)
 			on_shutdown(ctx);

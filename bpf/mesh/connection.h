@@ -10,6 +10,7 @@
 
 #include "mesh/identity.h"
 #include "mesh/streams.h"
+#include "mesh/virtual.h"
 
 static __always_inline int is_nonblocking(const struct socket *socket)
 {
@@ -272,7 +273,8 @@ static __noinline int decide_client(struct bpf_sock_ops *ctx, struct connection 
 			conn->reason = REASON_SERVER_BLOCKING;
 	} else {
 		conn->reason = kernel_bit(tcp, syn_data) ? REASON_FAST_OPEN : REASON_PEER_UNMANAGED;
-		if (is_excluded(conn->ends[ROLE_CLIENT].workload, conn->dialled_port))
+		if (is_excluded(conn->ends[ROLE_CLIENT].workload, conn->dialled_port) ||
+		    is_excluded(conn->ends[ROLE_CLIENT].workload, conn->server_port))
 			return 0;
 		endpoint = dialled_endpoint(ctx);
 		if (endpoint)
@@ -304,6 +306,7 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 	__u32 workload = workload_of(sk);
 	struct handshake *shake;
 	struct connection *conn;
+	struct dialled *asked;
 	struct end *client;
 	int member;
 	__u64 id;
@@ -323,8 +326,13 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 	conn->generation = conf->generation;
 	conn->family = ctx->family;
 	conn->client_port = ctx->local_port;
-	conn->dialled_port = __builtin_bswap16((__u16)(ctx->remote_port >> 16));
-	conn->server_port = conn->dialled_port;
+	conn->server_port = __builtin_bswap16((__u16)(ctx->remote_port >> 16));
+	conn->dialled_port = conn->server_port;
+	asked = ctx->sk ? dialled_by(ctx->sk) : NULL;
+	if (asked) {
+		conn->dialled_port = asked->address.port;
+		bpf_map_delete_elem(&dead_endpoints, &asked->endpoint);
+	}
 
 	shake = bpf_map_lookup_elem(&handshakes, &client->key);
 	member = decide_client(ctx, conn, shake);
@@ -333,6 +341,7 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 		count_not_shortcut(REASON_HELPER_FAILED);
 		return 0;
 	}
+	conn->service = asked ? asked->service : service_of(ctx, conn);
 	WRITE_ONCE(conn->open_ends, 1);
 	if (is_read(conn) && open_reading(ctx, conn, id, ROLE_CLIENT))
 		read_no_further(conn);
@@ -344,9 +353,30 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 	if (conn->reason != REASON_NONE)
 		count_not_shortcut(conn->reason);
 	if (!is_read(conn))
-		count_opened(ctx, conn);
+		count_opened(conn);
 	if (shake)
 		shake->connection = id;
+	return 0;
+}
+
+/* BPF_SOCK_OPS_TCP_CONNECT_CB: a SYN is about to be sent. Whether it is answered is to be known where there is a choice. */
+static __always_inline int on_connect(struct bpf_sock_ops *ctx)
+{
+	if (ctx->sk && dialled_by(ctx->sk) &&
+	    bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
+		count_error(HELPER_SOCK_OPS_CB_FLAGS_SET);
+	return 0;
+}
+
+/* BPF_SOCK_OPS_STATE_CB from TCP_SYN_SENT to TCP_CLOSE: an error, or the program has lost patience. */
+static __noinline int on_connect_failed(struct bpf_sock_ops *ctx)
+{
+	struct dialled *asked = ctx->sk ? dialled_by(ctx->sk) : NULL;
+	const struct sock *sk = kernel_cast(struct sock, socket_of(ctx));
+	__u64 until = bpf_ktime_get_ns() + DEAD_NS;
+
+	if (asked && sk->sk_err && bpf_map_update_elem(&dead_endpoints, &asked->endpoint, &until, BPF_ANY))
+		count_error(HELPER_MAP_UPDATE);
 	return 0;
 }
 
@@ -402,11 +432,12 @@ static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u3
 		bpf_map_delete_elem(&connections, &id);
 		return 0;
 	}
+	conn->service = service_of(ctx, conn);
 	WRITE_ONCE(conn->open_ends, 1);
 	if (member && (open_reading(ctx, conn, id, ROLE_SERVER) || enrol(ctx, id, conn, ROLE_SERVER)))
 		read_no_further(conn);
 	if (!is_read(conn))
-		count_opened(ctx, conn);
+		count_opened(conn);
 	return 0;
 }
 

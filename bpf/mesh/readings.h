@@ -86,7 +86,7 @@ static __noinline int open_reading(struct bpf_sock_ops *ctx, struct connection *
 	http2_start(&reading->halves[ROLE_SERVER].direction, 0);
 	reading->source = conn->ends[ROLE_CLIENT].workload;
 	reading->destination = conn->ends[ROLE_SERVER].workload;
-	reading->service = service_of(ctx, conn);
+	reading->service = conn->service;
 	reading->source_port = conn->client_port;
 	reading->destination_port = conn->server_port;
 	reading->family = conn->family;

@@ -4,12 +4,12 @@
 
 #include "mesh/readings.h"
 
-static __noinline struct tcp_series *tcp_row_of(struct bpf_sock_ops *ctx, const struct connection *conn)
+static __noinline struct tcp_series *tcp_row_of(const struct connection *conn)
 {
 	struct tcp_series_key key = {
 		.source = conn->ends[ROLE_CLIENT].workload,
 		.destination = conn->ends[ROLE_SERVER].workload,
-		.service = service_of(ctx, conn),
+		.service = conn->service,
 		.protocol = conn->protocol,
 	};
 	struct tcp_series *row = bpf_map_lookup_elem(&tcp_series, &key), none = {};
@@ -23,9 +23,9 @@ static __noinline struct tcp_series *tcp_row_of(struct bpf_sock_ops *ctx, const 
 	return row;
 }
 
-static __noinline int count_opened(struct bpf_sock_ops *ctx, struct connection *conn)
+static __noinline int count_opened(struct connection *conn)
 {
-	struct tcp_series *row = conn ? tcp_row_of(ctx, conn) : NULL;
+	struct tcp_series *row = conn ? tcp_row_of(conn) : NULL;
 
 	if (row)
 		__sync_fetch_and_add(&row->opened, 1);
@@ -48,7 +48,7 @@ static __always_inline void record_connection(struct bpf_sock_ops *ctx, const st
 	flow->response_bytes = conn->ends[ROLE_SERVER].sent_bytes;
 	flow->source = conn->ends[ROLE_CLIENT].workload;
 	flow->destination = conn->ends[ROLE_SERVER].workload;
-	flow->service = service_of(ctx, conn);
+	flow->service = conn->service;
 	flow->grpc_status = GRPC_STATUS_NONE;
 	flow->ending = ENDING_COMPLETE;
 	flow->protocol = conn->protocol;
@@ -64,7 +64,7 @@ static __always_inline void record_connection(struct bpf_sock_ops *ctx, const st
 /* The last end has closed. `was_read`: the engine began to read it, so that its opening is not counted yet. */
 static __noinline int count_closed(struct bpf_sock_ops *ctx, struct connection *conn, __u64 id, int was_read)
 {
-	struct tcp_series *row = conn ? tcp_row_of(ctx, conn) : NULL;
+	struct tcp_series *row = conn ? tcp_row_of(conn) : NULL;
 
 	if (!row)
 		return 0;

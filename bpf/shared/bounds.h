@@ -107,6 +107,17 @@
 /* Plain addresses of Services, by address and port. Beyond: the configuration is refused. */
 #define MAX_ENDPOINTS 65536
 
+/* Virtual addresses of Services, by address and port, and the endpoints behind all of them. Beyond: the configuration is
+ * refused; there is room for every list in two versions. */
+#define MAX_VIRTUALS 65536
+#define MAX_BACKENDS 524288
+
+/* Endpoints that have not answered. Beyond: the one that was not asked for longest is tried again. */
+#define MAX_DEAD_ENDPOINTS 4096
+
+/* For how long they are left out. */
+#define DEAD_NS 5000000000ULL
+
 /* Buckets of the histograms, the last without a bound; their bounds are in the table `buckets`. */
 #define DURATION_BUCKETS 36
 #define SIZE_BUCKETS 20

@@ -44,6 +44,7 @@ typedef long long __s64;
 #define SK_PASS 1
 
 #define BPF_SOCK_OPS_RWND_INIT 2
+#define BPF_SOCK_OPS_TCP_CONNECT_CB 3
 #define BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB 4
 #define BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB 5
 #define BPF_SOCK_OPS_STATE_CB 10
@@ -119,6 +120,21 @@ struct bpf_sockopt {
 };
 _Static_assert(__builtin_offsetof(struct bpf_sockopt, retval) == 36, "struct bpf_sockopt is kernel ABI");
 
+struct bpf_sock_addr {
+	__u32 user_family;
+	__u32 user_ip4;
+	__u32 user_ip6[4];
+	__u32 user_port; /* network byte order */
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u32 msg_src_ip4;
+	__u32 msg_src_ip6[4];
+	__u32 reserved;
+	struct bpf_sock *sk;
+};
+_Static_assert(__builtin_offsetof(struct bpf_sock_addr, sk) == 64, "struct bpf_sock_addr is kernel ABI");
+
 struct __sk_buff {
 	__u32 len;
 };
@@ -175,3 +191,11 @@ extern void *bpf_rdonly_cast(const void *object, __u32 btf_id) __ksym;
 				 : [base] "r"(context), [offset] "i"(__builtin_offsetof(typeof(*(context)), member)));     \
 		__value;                                                                                              \
 	})
+
+/* A store of the same kind. */
+#define set_context_u32(context, member, word)                                                                        \
+	__asm__ volatile("*(u32 *)(%[base] + %[offset]) = %[value]"                                                   \
+			 :                                                                                            \
+			 : [base] "r"(context), [offset] "i"(__builtin_offsetof(typeof(*(context)), member)),         \
+			   [value] "r"((__u32)(word))                                                                 \
+			 : "memory")

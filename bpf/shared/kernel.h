@@ -8,6 +8,7 @@
 #include "shared/helpers.h"
 
 #define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT 2
 #define TCP_FIN_WAIT1 4
 #define TCP_CLOSE 7
 #define TCP_LAST_ACK 9
@@ -87,6 +88,7 @@ struct sock {
 	void *sk_user_data;
 	struct socket *sk_socket;
 	__u8 sk_shutdown;
+	int sk_err;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -122,6 +124,10 @@ struct sk_psock {
 };
 
 struct bpf_sock_ops_kern {
+	struct sock *sk;
+};
+
+struct bpf_sock_addr_kern {
 	struct sock *sk;
 };
 

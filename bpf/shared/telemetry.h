@@ -97,6 +97,25 @@ struct endpoint {
 	__u32 service;
 };
 
+/* What connects to a Service's address and port: `list` numbers its endpoints, which stand in `backends`. */
+struct virtual_service {
+	__u32 list;
+	__u32 count;
+	__u32 weight; /* sum of the endpoints' */
+	__u32 service;
+};
+
+struct backend_key {
+	__u32 list;
+	__u32 index;
+};
+
+struct backend {
+	struct endpoint_key endpoint;
+	__u32 weight_end; /* sum of the weights up to and with this one's */
+	__u32 list;
+};
+
 enum flow_kind {
 	FLOW_CALL = 1,
 	FLOW_CONNECTION = 2, /* a connection that the engine did not read, at its close */

@@ -91,6 +91,8 @@ struct connection {
 	__u16 client_port;
 	__u8 family;
 	__u8 protocol;	       /* enum protocol */
+	__u32 service;	       /* 0: none that is known */
+	__u32 reserved;
 };
 
 /* From a socket to its connection (socket storage). */

@@ -132,7 +132,7 @@ def _held_by_others(instances: set[str]) -> set[str]:
     bpffs = machine.mount_of("bpf")
     for instance in instances if bpffs else ():
         for path in map(Path, _tree(bpffs / "zerohop" / instance)):
-            kind = {"programs": "prog", "maps": "map", "links": "link", "option_links": "link"}.get(path.parent.name)
+            kind = {"programs": "prog", "maps": "map", "links": "link"}.get(path.parent.name.rpartition("_")[2])
             if kind:
                 for entry in _bpf_objects(kind, "show", "pinned", str(path)):
                     ids[kind].add(entry["id"])

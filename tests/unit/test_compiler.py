@@ -203,6 +203,70 @@ def constants(header: str, pattern: str) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(pattern, (SHARED / header).read_text())}
 
 
+def virtual(ips: str, ports: str = "[{name: grpc, port: 80, targetPort: 50051}]") -> str:
+    return (
+        "{apiVersion: v1, kind: Service, metadata: {name: all, namespace: shop},"
+        f" spec: {{clusterIPs: {ips}, selector: {{app: cart}}, ports: {ports}}}}}"
+    )
+
+
+def packed(address: str) -> bytes:
+    mapped = f"::ffff:{address}" if "." in address else address
+    return socket.inet_pton(socket.AF_INET6, mapped)
+
+
+def test_virtual_addresses_have_the_endpoints_of_their_family(tmp_path: Path) -> None:
+    heavy = """{apiVersion: zerohop.io/v1alpha1, kind: Workload,
+     metadata: {name: heavy, namespace: shop, labels: {app: cart}}, spec: {addresses: [10.0.0.9], weight: 7}}"""
+    compiled = tables(
+        tmp_path,
+        WORKLOADS,
+        heavy,
+        virtual('[240.0.0.10, "fd00::10"]'),
+        # One address is the workload's, too.
+        endpoints("one", "all", "[{name: grpc, port: 50051}]", "[10.0.0.9, 10.0.0.1]"),
+    )
+    v4, v6 = packed("240.0.0.10"), packed("fd00::10")
+    assert compiled.virtuals.keys() == {(v4, 80), (v6, 80)}
+    assert compiled.virtuals[v4, 80].service == "shop/all"
+    assert set(compiled.virtuals[v4, 80].endpoints) == {
+        (packed("127.0.0.1"), 50051, 1),
+        (packed("10.0.0.9"), 50051, 7),
+        (packed("10.0.0.1"), 50051, 1),
+    }
+    assert compiled.virtuals[v6, 80].endpoints == ((packed("::1"), 50051, 1),)
+    assert compiled.services == ("shop/all",)
+
+
+def test_virtual_addresses_without_endpoints_are_left_alone(tmp_path: Path) -> None:
+    only_v4 = """{apiVersion: zerohop.io/v1alpha1, kind: Workload,
+     metadata: {name: one, namespace: shop, labels: {app: cart}}, spec: {addresses: [10.0.0.9]}}"""
+    ports = "[{name: dns, port: 53, protocol: UDP}, {name: grpc, port: 80}]"
+    assert tables(tmp_path, only_v4, virtual('["fd00::10"]', ports)).virtuals == {}
+    assert set(tables(tmp_path, only_v4, virtual("[240.0.0.10]", ports)).virtuals) == {(packed("240.0.0.10"), 80)}
+
+
+@pytest.mark.parametrize("weight", ["0", "1001", '"2"', "1.5"])
+def test_a_weight_is_a_number_from_1_to_1000(tmp_path: Path, weight: str) -> None:
+    document = f"""{{apiVersion: zerohop.io/v1alpha1, kind: Workload, metadata: {{name: one, namespace: shop}},
+     spec: {{weight: {weight}}}}}"""
+    with pytest.raises(ConfigurationError) as caught:
+        tables(tmp_path, document)
+    (error,) = caught.value.errors
+    assert "spec.weight" in error.message
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MAX_VIRTUALS", 0), ("MAX_BACKENDS", 1)])
+def test_more_virtual_addresses_than_the_tables_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    monkeypatch.setattr(references, limit, value)
+    with pytest.raises(ConfigurationError) as caught:
+        tables(tmp_path, WORKLOADS, virtual("[240.0.0.10]"))
+    (error,) = caught.value.errors
+    assert "virtual addresses" in error.message
+
+
 def test_numbers_are_those_of_the_kernel() -> None:
     found = constants("types.h", r"\bPROTOCOL_(\w+) = (\d+)")
     found.pop("UNDECLARED")
@@ -217,6 +281,8 @@ def test_limits_are_those_of_the_kernel() -> None:
     assert bounds["MAX_PORTS"] == names.MAX_PORTS
     assert bounds["MAX_SERVICES"] == names.MAX_SERVICES
     assert bounds["MAX_ENDPOINTS"] == names.MAX_ENDPOINTS
+    assert bounds["MAX_VIRTUALS"] == names.MAX_VIRTUALS
+    assert bounds["MAX_BACKENDS"] == names.MAX_BACKENDS
     assert bounds["MAX_CGROUP_NODES"] == names.MAX_CGROUP_NODES
     assert bounds["MAX_CGROUP_DEPTH"] == names.MAX_CGROUP_DEPTH
     assert bounds["CGROUP_NAME_SIZE"] - 1 == names.MAX_CGROUP_NAME

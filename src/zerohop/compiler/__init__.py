@@ -9,9 +9,9 @@ from typing import Final
 
 from zerohop.config import Configuration, Shortcut
 from zerohop.config.protocol import Protocol
-from zerohop.config.selection import declarations, plain_endpoints
+from zerohop.config.selection import declarations, plain_endpoints, virtual_ports
 
-__all__ = ["Protocol", "Tables", "WorkloadEntry", "compile_tables"]
+__all__ = ["Protocol", "Tables", "VirtualService", "WorkloadEntry", "compile_tables"]
 
 # `enum shortcut_mode` of bpf/shared/types.h.
 _SHORTCUT: Final = {Shortcut.DISABLED: 0, Shortcut.AUTO: 1, Shortcut.ALWAYS: 2}
@@ -28,6 +28,14 @@ class WorkloadEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualService:
+    """What a virtual address and port stand for. `endpoints`: addresses (16 bytes), ports and weights, never empty."""
+
+    service: str
+    endpoints: tuple[tuple[bytes, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tables:
     """Every workload is named `NS/NAME`, the key of `workloads`.
 
@@ -36,6 +44,7 @@ class Tables:
     `excluded`: workload and port that stay plain TCP. `services`: `NS/NAME` of those that `port_services` and
     `endpoints` name, in the configuration's order. `port_services`: workload and port to the first Service that has it.
     `endpoints`: plain addresses of Services (16 bytes, IPv4 as v4-mapped) and ports, to protocol and Service.
+    `virtuals`: virtual addresses and ports that have endpoints.
     """
 
     workloads: dict[str, WorkloadEntry]
@@ -46,6 +55,7 @@ class Tables:
     services: tuple[str, ...] = ()
     port_services: dict[tuple[str, int], str] = field(default_factory=dict)
     endpoints: dict[tuple[bytes, int], tuple[Protocol, str]] = field(default_factory=dict)
+    virtuals: dict[tuple[bytes, int], VirtualService] = field(default_factory=dict)
 
 
 def compile_tables(configuration: Configuration) -> Tables:
@@ -66,7 +76,19 @@ def compile_tables(configuration: Configuration) -> Tables:
     for key in undeclared:
         ports.setdefault(key, Protocol.TCP)
     endpoints = _endpoints(configuration, ports)
-    named = {*port_services.values(), *(service for _, service in endpoints.values())}
+    virtuals = {
+        (_sixteen_bytes(each.address), each.port.port): VirtualService(
+            each.service.key,
+            tuple((_sixteen_bytes(at), number, weight) for (at, number), weight in each.endpoints.items()),
+        )
+        for each in virtual_ports(workloads, configuration.services, configuration.endpoint_slices)
+        if each.endpoints
+    }
+    named = {
+        *port_services.values(),
+        *(service for _, service in endpoints.values()),
+        *(each.service for each in virtuals.values()),
+    }
     return Tables(
         workloads={
             each.key: WorkloadEntry(each.namespace, each.name, each.service_account, _SHORTCUT[each.shortcut])
@@ -79,6 +101,7 @@ def compile_tables(configuration: Configuration) -> Tables:
         services=tuple(each.key for each in configuration.services if each.key in named),
         port_services=port_services,
         endpoints=endpoints,
+        virtuals=virtuals,
     )
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from zerohop.config.errors import Source
+
+DEFAULT_WEIGHT: Final = 1
 
 
 class Shortcut(StrEnum):
@@ -37,6 +40,7 @@ class Workload:
     shortcut: Shortcut
     exclude_ports: tuple[int, ...]
     source: Source
+    weight: int = DEFAULT_WEIGHT
 
     @property
     def key(self) -> str:

@@ -7,8 +7,23 @@ from collections.abc import Iterable
 from zerohop.config.errors import Problems, Source, nearest, shown, suggest
 from zerohop.config.kinds import Objects, Placed
 from zerohop.config.model import EndpointSlice, Service, Workload
-from zerohop.config.names import MAX_CGROUP_NODES, MAX_ENDPOINTS, MAX_PORTS, MAX_SERVICES, MAX_WORKLOADS
-from zerohop.config.selection import Declaration, Selection, declarations, plain_endpoints, target_numbers
+from zerohop.config.names import (
+    MAX_BACKENDS,
+    MAX_CGROUP_NODES,
+    MAX_ENDPOINTS,
+    MAX_PORTS,
+    MAX_SERVICES,
+    MAX_VIRTUALS,
+    MAX_WORKLOADS,
+)
+from zerohop.config.selection import (
+    Declaration,
+    Selection,
+    declarations,
+    plain_endpoints,
+    target_numbers,
+    virtual_ports,
+)
 
 
 def check_references(objects: Objects, problems: Problems) -> None:
@@ -22,6 +37,7 @@ def check_references(objects: Objects, problems: Problems) -> None:
     _check_named_ports(objects, slices, problems)
     _check_declarations(objects, problems)
     _check_plain_endpoints(objects, problems)
+    _check_virtual_ports(objects, problems)
     _check_totals(objects, problems)
 
 
@@ -153,6 +169,23 @@ def _check_plain_endpoints(objects: Objects, problems: Problems) -> None:
         if len(endpoints) > MAX_ENDPOINTS:
             message = f"more than {MAX_ENDPOINTS} addresses and ports of EndpointSlices"
             problems.add(each.source, message, "list only those that this node's workloads call")
+            return
+
+
+def _check_virtual_ports(objects: Objects, problems: Problems) -> None:
+    """There are no more virtual addresses and endpoints behind them than the kernel's tables hold twice."""
+    found = virtual_ports(
+        [placed.object for placed in objects.workloads],
+        [placed.object for placed in objects.services],
+        [placed.object for placed in objects.endpoint_slices],
+    )
+    endpoints = 0
+    for ports, each in enumerate(found, start=1):
+        endpoints += len(each.endpoints)
+        if ports > MAX_VIRTUALS or endpoints > MAX_BACKENDS // 2:
+            limit = f"{MAX_VIRTUALS} ports of" if ports > MAX_VIRTUALS else f"{MAX_BACKENDS // 2} endpoints behind"
+            hint = "give clusterIPs only to the Services that this node's workloads call"
+            problems.add(each.service.source, f"more than {limit} virtual addresses", hint)
             return
 
 

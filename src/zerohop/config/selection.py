@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from zerohop.config.errors import Source
-from zerohop.config.model import EndpointSlice, Service, ServicePort, Transport, Workload
+from zerohop.config.model import DEFAULT_WEIGHT, EndpointSlice, Service, ServicePort, Transport, Workload
 from zerohop.config.protocol import Protocol, declared_protocol
 
 
@@ -76,7 +77,9 @@ class PlainEndpoint:
     address: str
     number: int
     protocol: Protocol | None
+    port: ServicePort
     service: Service
+    ready: bool
     source: Source
 
 
@@ -95,4 +98,48 @@ def plain_endpoints(services: Iterable[Service], slices: Iterable[EndpointSlice]
             protocol = declared_protocol(port.app_protocol or of_service.app_protocol, of_service.name)
             for endpoint in piece.endpoints:
                 for address in endpoint.addresses:
-                    yield PlainEndpoint(address, port.port, protocol, service, piece.source)
+                    yield PlainEndpoint(address, port.port, protocol, of_service, service, endpoint.ready, piece.source)
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualPort:
+    """A Service's port at one of its virtual addresses. `endpoints`: address and port to weight, of the same family."""
+
+    address: str
+    port: ServicePort
+    service: Service
+    endpoints: Mapping[tuple[str, int], int]
+
+
+def virtual_ports(
+    workloads: Iterable[Workload], services: Sequence[Service], slices: Sequence[EndpointSlice]
+) -> Iterator[VirtualPort]:
+    """What can be connected to by a virtual address, in the order of the Services.
+
+    A Service's endpoints are the workloads that it selects and the ready ones of its EndpointSlices; one that is both
+    counts as the workload. A workload that a named targetPort gives several numbers is known by its slices alone.
+    """
+    declared: dict[tuple[str, int], list[Declaration]] = {}
+    by_key = {each.key: each for each in workloads}
+    for each in declarations(by_key.values(), services, slices):
+        declared.setdefault((each.service.key, each.port.port), []).append(each)
+    plain: dict[tuple[str, int], list[PlainEndpoint]] = {}
+    for endpoint in plain_endpoints(services, slices):
+        if endpoint.ready:
+            plain.setdefault((endpoint.service.key, endpoint.port.port), []).append(endpoint)
+    for service in services:
+        for port in service.ports:
+            if port.transport is not Transport.TCP:
+                continue
+            found: dict[tuple[str, int], int] = {}
+            selected = declared.get((service.key, port.port), ())
+            if len({each.number for each in selected}) == 1:
+                for each in selected:
+                    workload = by_key[each.workload]
+                    found.update(dict.fromkeys(((at, each.number) for at in workload.addresses), workload.weight))
+            for endpoint in plain.get((service.key, port.port), ()):
+                found.setdefault((endpoint.address, endpoint.number), DEFAULT_WEIGHT)
+            for address in service.cluster_ips:
+                family = ipaddress.ip_address(address).version
+                of_family = {at: found[at] for at in found if ipaddress.ip_address(at[0]).version == family}
+                yield VirtualPort(address, port, service, of_family)

@@ -8,7 +8,7 @@ from typing import Final
 from zerohop.config.errors import Problems, shown
 from zerohop.config.fields import Fields, Text
 from zerohop.config.metadata import read_metadata
-from zerohop.config.model import Shortcut, Workload
+from zerohop.config.model import DEFAULT_WEIGHT, Shortcut, Workload
 from zerohop.config.names import (
     address,
     canonical_address,
@@ -20,6 +20,7 @@ from zerohop.config.names import (
 )
 
 DEFAULT_ADDRESSES: Final = ("127.0.0.1", "::1")
+MAX_WEIGHT: Final = 1000
 
 
 def read_workload(fields: Fields) -> Workload | None:
@@ -32,6 +33,7 @@ def read_workload(fields: Fields) -> Workload | None:
     units: tuple[str, ...] = ()
     shortcut: str | None = None
     ports: list[int] = []
+    weight: int | None = None
     if spec is not None:
         service_account = spec.text("serviceAccount", dns_subdomain)
         addresses = unique(spec.texts("addresses", address), fields.problems, canonical_address)
@@ -39,6 +41,7 @@ def read_workload(fields: Fields) -> Workload | None:
         units = unique(spec.texts("units", unit_name), fields.problems)
         shortcut = spec.choice("shortcut", list(Shortcut))
         ports = _ports(spec)
+        weight = spec.integer("weight", 1, MAX_WEIGHT)
         spec.finish()
     fields.finish()
     if metadata is None or not metadata.complete:
@@ -56,6 +59,7 @@ def read_workload(fields: Fields) -> Workload | None:
         shortcut=Shortcut(shortcut or Shortcut.AUTO),
         exclude_ports=tuple(ports),
         source=fields.node.source,
+        weight=weight or DEFAULT_WEIGHT,
     )
 
 

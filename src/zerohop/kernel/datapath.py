@@ -37,6 +37,9 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "workload_connections": ("u32", "workload_connections"),
     "services": ("u32", "service"),
     "endpoints": ("endpoint_key", "endpoint"),
+    "virtuals": ("endpoint_key", "virtual_service"),
+    "backends": ("backend_key", "backend"),
+    "dead_endpoints": ("endpoint_key", "u64"),
     "methods": ("method_key", "method"),
     "method_counts": ("u32", "u32"),
     "buckets": ("u32", "buckets"),
@@ -47,7 +50,7 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "flow_counts": ("u32", "u64"),
 }
 # The programs' own, pinned all the same: so that what they hold can be accounted for.
-PRIVATE_MAPS: Final = ("memberships", "readings", "shared_calls", "calls", "pieces", "scratches")
+PRIVATE_MAPS: Final = ("memberships", "dials", "readings", "shared_calls", "calls", "pieces", "scratches")
 # What one build needs of another's, to let its connections go and to see which cgroups are taken.
 SHARED_BY_BUILDS: Final = ("connections", "cgroups")
 GROWING: Final = frozenset({"settings"})
@@ -61,6 +64,10 @@ PROGRAMS: Final = (
     "zerohop_inspect",
     "zerohop_open_calls",
     "zerohop_options",
+    "zerohop_connect4",
+    "zerohop_connect6",
+    "zerohop_peername4",
+    "zerohop_peername6",
 )
 
 
@@ -72,10 +79,15 @@ class CgroupHook:
     attach_type: int
 
 
-# By the folder of their links. In this order: no member without the hook that keeps it from harm.
+# By the folder of their links. In this order: no member without the hook that keeps it from harm, and no connection to
+# another address without those that hide it.
 CGROUP_HOOKS: Final = {
     "option_links": CgroupHook("zerohop_options", libbpf.BPF_CGROUP_SETSOCKOPT),
     "links": CgroupHook("zerohop_sockops", libbpf.BPF_CGROUP_SOCK_OPS),
+    "peername4_links": CgroupHook("zerohop_peername4", libbpf.BPF_CGROUP_INET4_GETPEERNAME),
+    "peername6_links": CgroupHook("zerohop_peername6", libbpf.BPF_CGROUP_INET6_GETPEERNAME),
+    "connect4_links": CgroupHook("zerohop_connect4", libbpf.BPF_CGROUP_INET4_CONNECT),
+    "connect6_links": CgroupHook("zerohop_connect6", libbpf.BPF_CGROUP_INET6_CONNECT),
 }
 
 INSPECTION_SECONDS: Final = 5.0

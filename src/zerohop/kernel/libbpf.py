@@ -15,7 +15,11 @@ from typing import Any, Final, TypeVar
 from zerohop.errors import UnsupportedError, ZerohopError
 
 BPF_CGROUP_SOCK_OPS: Final = 3
+BPF_CGROUP_INET4_CONNECT: Final = 10
+BPF_CGROUP_INET6_CONNECT: Final = 11
 BPF_CGROUP_SETSOCKOPT: Final = 22
+BPF_CGROUP_INET4_GETPEERNAME: Final = 29
+BPF_CGROUP_INET6_GETPEERNAME: Final = 30
 BPF_SK_MSG_VERDICT: Final = 7
 BPF_SK_SKB_VERDICT: Final = 38
 

@@ -1,6 +1,6 @@
 """Where an instance's programs, maps and links are pinned.
 
-`/sys/fs/bpf/zerohop/NAME/{maps,programs,links,option_links}`; a link's name is the id of its cgroup. `_new_NAME` and
+`/sys/fs/bpf/zerohop/NAME/{maps,programs,links,*_links}`; a link's name is the id of its cgroup. `_new_NAME` and
 `_old_NAME` exist only while one build replaces another (instance names have no underscore).
 """
 

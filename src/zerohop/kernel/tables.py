@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from itertools import accumulate
 from typing import Any
 
 from zerohop.compiler import Tables
@@ -56,6 +57,7 @@ def apply(path: DataPath, tables: Tables, cgroups: dict[str, str], generation: i
     services = _apply_services(path, tables)
     _apply_ports(path, tables, ids, services)
     _apply_endpoints(path, tables, services)
+    _apply_virtuals(path, tables, services)
     settings = path.settings()
     settings.generation = generation
     path.write_settings(settings)
@@ -185,14 +187,53 @@ def _apply_ports(path: DataPath, tables: Tables, ids: dict[str, int], services: 
 
 def _apply_endpoints(path: DataPath, tables: Tables, services: dict[str, int]) -> None:
     table = path.maps["endpoints"]
-    key_type, value_type = path.layouts.struct("endpoint_key"), path.layouts.struct("endpoint")
+    value_type = path.layouts.struct("endpoint")
     for (address, port), (protocol, service) in tables.endpoints.items():
-        key = key_type(port=port)
-        key.address[:] = address
-        table.put(key, value_type(int(protocol), services[service]))
+        table.put(_endpoint_key(path, address, port), value_type(int(protocol), services[service]))
     for key in list(table.keys()):
         if (bytes(key.address), key.port) not in tables.endpoints:
             table.delete(key)
+
+
+def _apply_virtuals(path: DataPath, tables: Tables, services: dict[str, int]) -> None:
+    """A list of endpoints is never changed: another takes its place in one step, and then it goes."""
+    virtuals, backends = path.maps["virtuals"], path.maps["backends"]
+    backend_type = path.layouts.struct("backend")
+    lists: dict[int, dict[int, tuple[bytes, int, int]]] = {}
+    for place, value in backends.items():
+        entry = (bytes(value.endpoint.address), value.endpoint.port, value.weight_end)
+        lists.setdefault(place.list, {})[place.index] = entry
+    present = {(bytes(key.address), key.port): value for key, value in virtuals.items()}
+    following = max(lists, default=0) + 1
+    for (address, port), wanted in tables.virtuals.items():
+        ends = accumulate(weight for _, _, weight in wanted.endpoints)
+        entries = {
+            index: (at, number, end)
+            for index, ((at, number, _), end) in enumerate(zip(wanted.endpoints, ends, strict=True))
+        }
+        value = present.get((address, port))
+        if value is None or lists.get(value.list) != entries:
+            value = path.layouts.struct("virtual_service")(list=following, count=len(entries))
+            value.weight = sum(weight for _, _, weight in wanted.endpoints)
+            for index, (at, number, end) in entries.items():
+                backend = backend_type(weight_end=end, list=following)
+                backend.endpoint = _endpoint_key(path, at, number)
+                backends.put(path.layouts.struct("backend_key")(following, index), backend)
+            following += 1
+        value.service = services[wanted.service]
+        virtuals.put(_endpoint_key(path, address, port), value)
+    for address, port in present.keys() - tables.virtuals.keys():
+        virtuals.delete(_endpoint_key(path, address, port))
+    used = {value.list for _, value in virtuals.items()}
+    for key in list(backends.keys()):
+        if key.list not in used:
+            backends.delete(key)
+
+
+def _endpoint_key(path: DataPath, address: bytes, port: int) -> Any:
+    key = path.layouts.struct("endpoint_key")(port=port)
+    key.address[:] = address
+    return key
 
 
 def overlaps(instance: str, wanted: dict[str, str]) -> list[tuple[str, str, str]]:

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Virtual addresses: a TCP socket of a workload that connects to a Service's address and port is connected to one of its
+ * endpoints instead, and getpeername goes on to say what was asked for. An endpoint that has not answered is left out
+ * for a while, as long as there are others.
+ */
+#pragma once
+
+#include "mesh/identity.h"
+
+#define SOCK_STREAM 1
+#define IPPROTO_TCP 6
+#define ECONNREFUSED 111
+
+/* Endpoints that are looked at, from the one that was drawn on. */
+#define MAX_PASSED_OVER 64
+
+/* How often a list is read again that is replaced in the meantime. */
+#define RESOLVE_TRIES 4
+
+/* What a socket was connected to by a virtual address. */
+struct dialled {
+	struct endpoint_key address;
+	struct endpoint_key endpoint;
+	__u32 service; /* 0: it has connected elsewhere since */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct dialled);
+} dials SEC(".maps");
+
+/* An address of 16 bytes as words; IPv4 is v4-mapped. */
+static __always_inline void set_ip4(struct endpoint_key *key, __u32 address)
+{
+	__u32 *words = (__u32 *)key->address;
+
+	words[0] = 0;
+	words[1] = 0;
+	words[2] = __builtin_bswap32(0xffff);
+	words[3] = address;
+}
+
+static __always_inline int is_dead(const struct endpoint_key *endpoint)
+{
+	__u64 *until = bpf_map_lookup_elem(&dead_endpoints, endpoint);
+
+	return until && bpf_ktime_get_ns() < *until;
+}
+
+/* The index at which a number below the sum of all weights falls; -1: the list is being replaced. */
+static __always_inline int draw(const struct virtual_service *service)
+{
+	struct backend_key key = { .list = service->list };
+	__u32 number = bpf_get_prandom_u32() % service->weight, low = 0, high = service->count - 1, i;
+	struct backend *backend;
+
+	loop_below (i, 32) {
+		if (low >= high)
+			break;
+		key.index = low + (high - low) / 2;
+		backend = bpf_map_lookup_elem(&backends, &key);
+		if (!backend)
+			return -1;
+		if (number < backend->weight_end)
+			high = key.index;
+		else
+			low = key.index + 1;
+	}
+	return low;
+}
+
+/* An endpoint of the service, drawn by weight, or the next that answers; where none does, one of them all the same.
+ * 0, or -1: the list is being replaced. */
+static __noinline int choose_endpoint(const struct virtual_service *service, struct endpoint_key *chosen)
+{
+	struct backend_key key = { .list = service->list };
+	int drawn = draw(service);
+	struct backend *backend;
+	__u32 i;
+
+	if (drawn < 0)
+		return -1;
+	key.index = drawn;
+	loop_below (i, MAX_PASSED_OVER) {
+		backend = bpf_map_lookup_elem(&backends, &key);
+		if (!backend)
+			return -1;
+		*chosen = backend->endpoint;
+		/* The kernel uses an element again as soon as it is deleted. */
+		if (READ_ONCE(backend->list) != service->list)
+			return -1;
+		if (!is_dead(chosen))
+			break;
+		key.index = key.index + 1 < service->count ? key.index + 1 : 0;
+	}
+	return 0;
+}
+
+static __always_inline int is_managed(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock_addr_kern *kern = bpf_cast_to_kern_ctx(ctx);
+
+	return workload_of(kern->sk) != 0;
+}
+
+/* Replaces the address that a socket connects to. 1: it was a Service's; 0: it was not; -1: there is no endpoint. */
+static __always_inline int resolve(struct bpf_sock_addr *ctx, struct endpoint_key *address)
+{
+	struct virtual_service *found, service;
+	struct dialled asked = {}, *kept;
+	struct endpoint_key chosen;
+
+	for (int tries = 0; tries < RESOLVE_TRIES; tries++) {
+		found = bpf_map_lookup_elem(&virtuals, address);
+		/* Hooks are attached above workloads: others pass here, too. */
+		if (!found || (!tries && !is_managed(ctx)))
+			return 0;
+		service = *found;
+		if (!service.count || !service.weight)
+			return -1;
+		if (choose_endpoint(&service, &chosen))
+			continue;
+		asked.address = *address;
+		asked.endpoint = chosen;
+		asked.service = service.service;
+		kept = bpf_sk_storage_get(&dials, ctx->sk, &asked, BPF_SK_STORAGE_GET_F_CREATE);
+		if (!kept) {
+			count_error(HELPER_SK_STORAGE_GET);
+			return -1;
+		}
+		*kept = asked; /* of an earlier attempt with this socket */
+		*address = chosen;
+		return 1;
+	}
+	return -1;
+}
+
+/* What the socket was connected to, if by a virtual address. */
+static __always_inline struct dialled *dialled_by(struct bpf_sock *sk)
+{
+	struct dialled *asked = bpf_sk_storage_get(&dials, sk, NULL, 0);
+
+	return asked && asked->service ? asked : NULL;
+}
+
+/* A socket that connects anew, elsewhere. */
+static __always_inline void forget_dial(struct bpf_sock *sk)
+{
+	struct dialled *asked = bpf_sk_storage_get(&dials, sk, NULL, 0);
+
+	if (asked)
+		asked->service = 0;
+}
+
+static __always_inline int is_tcp(const struct bpf_sock_addr *ctx)
+{
+	return ctx->type == SOCK_STREAM && ctx->protocol == IPPROTO_TCP;
+}
+
+/* The answer to `connect`. 1: it goes on; 0: it fails. */
+static __always_inline int refuse(void)
+{
+	bpf_set_retval(-ECONNREFUSED);
+	return 0;
+}
+
+static __always_inline int connect_ip4(struct bpf_sock_addr *ctx)
+{
+	struct endpoint_key address = { .port = __builtin_bswap16((__u16)ctx->user_port) };
+	int result;
+
+	if (!is_tcp(ctx) || !ctx->sk)
+		return 1;
+	set_ip4(&address, ctx->user_ip4);
+	result = resolve(ctx, &address);
+	if (result < 0)
+		return refuse();
+	if (!result) {
+		forget_dial(ctx->sk);
+		return 1;
+	}
+	ctx->user_ip4 = ((__u32 *)address.address)[3];
+	ctx->user_port = __builtin_bswap16((__u16)address.port);
+	return 1;
+}
+
+static __always_inline int connect_ip6(struct bpf_sock_addr *ctx)
+{
+	struct endpoint_key address = { .port = __builtin_bswap16((__u16)ctx->user_port) };
+	__u32 *words = (__u32 *)address.address;
+	int result;
+
+	if (!is_tcp(ctx) || !ctx->sk)
+		return 1;
+	words[0] = context_u32(ctx, user_ip6[0]);
+	words[1] = context_u32(ctx, user_ip6[1]);
+	words[2] = context_u32(ctx, user_ip6[2]);
+	words[3] = context_u32(ctx, user_ip6[3]);
+	result = resolve(ctx, &address);
+	if (result < 0)
+		return refuse();
+	if (!result) {
+		forget_dial(ctx->sk);
+		return 1;
+	}
+	set_context_u32(ctx, user_ip6[0], words[0]);
+	set_context_u32(ctx, user_ip6[1], words[1]);
+	set_context_u32(ctx, user_ip6[2], words[2]);
+	set_context_u32(ctx, user_ip6[3], words[3]);
+	ctx->user_port = __builtin_bswap16((__u16)address.port);
+	return 1;
+}
+
+static __always_inline int peername_ip4(struct bpf_sock_addr *ctx)
+{
+	struct dialled *asked = ctx->sk ? dialled_by(ctx->sk) : NULL;
+
+	if (asked) {
+		ctx->user_ip4 = ((__u32 *)asked->address.address)[3];
+		ctx->user_port = __builtin_bswap16((__u16)asked->address.port);
+	}
+	return 1;
+}
+
+static __always_inline int peername_ip6(struct bpf_sock_addr *ctx)
+{
+	struct dialled *asked = ctx->sk ? dialled_by(ctx->sk) : NULL;
+	__u32 *words;
+
+	if (asked) {
+		words = (__u32 *)asked->address.address;
+		set_context_u32(ctx, user_ip6[0], words[0]);
+		set_context_u32(ctx, user_ip6[1], words[1]);
+		set_context_u32(ctx, user_ip6[2], words[2]);
+		set_context_u32(ctx, user_ip6[3], words[3]);
+		ctx->user_port = __builtin_bswap16((__u16)asked->address.port);
+	}
+	return 1;
+}
