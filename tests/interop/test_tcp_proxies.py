@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from interop import envoy
 from interop.conftest import PEERS
 from interop.stage import CLIENT, PORT, PROXY, PROXY_PORT, SERVER, Stage, find, need
 
@@ -34,30 +35,6 @@ frontend in
   default_backend out
 backend out
   server echo 127.0.0.1:{port}
-"""
-
-ENVOY = """
-admin:
-  address: {{pipe: {{path: "@zerohop-interop-{proxy_port}"}}}}
-static_resources:
-  listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: {proxy_port}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.tcp_proxy
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-          stat_prefix: echo
-          cluster: echo
-  clusters:
-  - name: echo
-    type: STATIC
-    connect_timeout: 5s
-    load_assignment:
-      cluster_name: echo
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}
 """
 
 
@@ -91,8 +68,5 @@ def test_go_io_copy(play: Stage, go_peer: Callable[[str], str]) -> None:
 
 def test_envoy(play: Stage) -> None:
     need("envoy")
-    path = play.folder / "envoy.yaml"
-    path.write_text(ENVOY.format(port=PORT, proxy_port=PROXY_PORT))
-    program = find("envoy")
-    assert program
-    echo_through(play, [program, "-c", str(path), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"])
+    listener = envoy.listener("127.0.0.1", PROXY_PORT, envoy.tcp_proxy("echo"))
+    echo_through(play, envoy.configure(play.folder, listener, [envoy.cluster("echo", "127.0.0.1", PORT)]))
