@@ -17,6 +17,7 @@
 
 /* RFC 9113 section 7. */
 #define NO_ERROR 0x0
+#define INTERNAL_ERROR 0x2
 #define REFUSED_STREAM 0x7
 #define CANCEL 0x8
 #define ENHANCE_YOUR_CALM 0xb
@@ -55,6 +56,9 @@ static __always_inline __u32 status_of_reset(enum ending ending, __u32 code)
 	case NO_ERROR:
 		/* A client that gives a call up without a fault of anybody's: a GOAWAY has refused it. */
 		return ending == ENDING_CLIENT_RESET ? GRPC_UNAVAILABLE : GRPC_INTERNAL;
+	case INTERNAL_ERROR:
+		/* How Envoy gives a call up whose own client has. */
+		return ending == ENDING_CLIENT_RESET ? GRPC_CANCELLED : GRPC_INTERNAL;
 	case REFUSED_STREAM:
 		return GRPC_UNAVAILABLE;
 	case CANCEL:

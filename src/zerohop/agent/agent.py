@@ -71,7 +71,7 @@ class Agent:
         configuration = load(self.config)
         compiled = compile_tables(configuration)
         wanted = self._resolve(compiled)
-        # Tests of deliberately broken builds are the one reason to trust a kernel untried.
+        # For tests alone: of builds that are broken on purpose, and on a kernel that has been examined already.
         shortcut = bool(os.environ.get("ZEROHOP_SKIP_DOCTOR")) or doctor.shortcut_works(self.instance)
         self.path, origin = lifecycle.obtain(self.instance)
         self._stack.callback(self.path.close)

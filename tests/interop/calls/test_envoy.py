@@ -116,7 +116,7 @@ def test_shapes(play: Scene, keepalive: str) -> None:
 
 
 # Envoy resets what the client has reset, with INTERNAL_ERROR; a connection that is for one call it closes instead.
-GIVEN_UP = {"kept": INTERNAL, "fresh": contract.UNAVAILABLE}
+GIVEN_UP = {"kept": contract.CANCELLED, "fresh": contract.UNAVAILABLE}
 
 
 def behind(made: Iterable[Count], keepalive: str) -> Iterator[Count]:
@@ -261,7 +261,7 @@ def test_servers_that_do_not_answer(play: Scene, said: int) -> None:
     front, back = play.placement.legs
     made = once_each(play, *TIME_OUTS)
     assert [each.grpc_status for each in made] == [contract.UNAVAILABLE, said, INTERNAL]
-    reached = [replace(each, grpc_status=INTERNAL) for each in made[1:]]
+    reached = [replace(each, grpc_status=contract.CANCELLED) for each in made[1:]]
     rows = play.check({front: made, back: reached})
     assert stop(play, server, proxy, rows) == {"handled": {"Slow": 1, "Hang": 1}, "cancelled": 1, "expired": 0}
 
