@@ -177,6 +177,29 @@ def test_a_socket_that_connects_elsewhere_shows_that(local: Any, tmp_path: Path)
     assert finish(client) == [[VIRTUAL[4], PORT], ["127.0.0.1", TARGET], [VIRTUAL[4], PORT]]
 
 
+WAYS = {
+    "MPTCP": "s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); s.settimeout(3); s.connect(address)",
+    "fast open": "s = socket.socket(); s.sendto(b'early', 0x20000000, address)",
+    "bound": "s = socket.socket(); s.bind(('127.0.0.9', 0)); s.connect(address)",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_to_connect(local: Any, way: str) -> None:
+    if way == "MPTCP" and not Path("/proc/sys/net/mptcp").exists():
+        pytest.skip("this kernel has no MPTCP")
+    scene = local(member("server"), service(VIRTUAL[4]))
+    scene.serve("server", LOOPBACK[4])
+    lines = f"import socket, json\naddress = ('{VIRTUAL[4]}', {PORT})\n{WAYS[way]}\n"
+    lines += "print(json.dumps([s.recv(100).decode(), s.getpeername()]))"
+    client = scene.mesh.exec_popen(
+        "t/client", [sys.executable, "-c", lines], scene.client, stdout=subprocess.PIPE, text=True
+    )
+    # The kernel connects MPTCP by a socket of its own, and asks another one for its peer.
+    peer = [LOOPBACK[4], TARGET] if way == "MPTCP" else [VIRTUAL[4], PORT]
+    assert finish(client) == ["server", peer]
+
+
 def test_weights(local: Any) -> None:
     names = {"one": 1, "two": 2, "seven": 7}
     members = []

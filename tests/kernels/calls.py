@@ -21,6 +21,7 @@ from zerohop.kernel.datapath import DataPath
 from zerohop.kernel.telemetry import Calls, read_calls, read_reading
 
 PORT = 18300
+VIRTUAL = ("240.0.0.10", 80)
 STREAMS = range(1, 101, 2)
 LARGEST_PIECE = 60
 SETTLE_SECONDS = 10.0
@@ -38,7 +39,11 @@ CONFIGURATION = [
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "calls", "namespace": traffic.NAMESPACE},
-        "spec": {"selector": {"app": traffic.SERVER}, "ports": [{"name": "grpc", "port": PORT, "appProtocol": "grpc"}]},
+        "spec": {
+            "clusterIPs": [VIRTUAL[0]],
+            "selector": {"app": traffic.SERVER},
+            "ports": [{"name": "grpc", "port": VIRTUAL[1], "targetPort": PORT, "appProtocol": "grpc"}],
+        },
     },
 ]
 
@@ -59,8 +64,11 @@ def check(instance: str) -> dict[str, object]:
         server = cgroup.exec_path(instance, traffic.NAMESPACE, traffic.SERVER)
         client = cgroup.exec_path(instance, traffic.NAMESPACE, traffic.CLIENT)
         cgroup.ensure("/outside")
-        for where in (client, "/outside"):
-            problems += converse(*sockets.pair(where, server, PORT), random.Random(traffic.SEED), where)
+        for where, dialled in ((client, VIRTUAL), ("/outside", None)):
+            ends = sockets.pair(where, server, PORT, dialled)
+            if dialled and ends[0].getpeername() != dialled:
+                problems.append(f"the peer of who dialled {dialled} is {ends[0].getpeername()}")
+            problems += converse(*ends, random.Random(traffic.SEED), where)
         problems += compare(ended(path, 2 * len(STREAMS)))
         reading = read_reading(path)
         if reading.recognised != {"http2": 2} or reading.unread:

@@ -11,8 +11,10 @@ from zerohop.kernel import cgroup
 PATIENCE_SECONDS = 20.0
 
 
-def pair(client_cgroup: str = "", server_cgroup: str = "", port: int = 0) -> tuple[socket.socket, socket.socket]:
-    """A connection, its ends made in these cgroups, or where this process is."""
+def pair(
+    client_cgroup: str = "", server_cgroup: str = "", port: int = 0, dialled: tuple[str, int] | None = None
+) -> tuple[socket.socket, socket.socket]:
+    """A connection, its ends made in these cgroups, or where this process is. `dialled`: by a virtual address."""
     if server_cgroup:
         cgroup.enter(server_cgroup)
     with socket.socket() as listener:
@@ -24,7 +26,7 @@ def pair(client_cgroup: str = "", server_cgroup: str = "", port: int = 0) -> tup
             cgroup.enter(client_cgroup)
         client = socket.socket()
         client.setblocking(False)
-        client.connect_ex(listener.getsockname())
+        client.connect_ex(dialled or listener.getsockname())
         wait(listener, select.POLLIN)
         server, _ = listener.accept()
     server.setblocking(False)

@@ -38,8 +38,11 @@ def serve(name: str, address: str, port: int) -> None:
                 if ready is datagrams:
                     datagrams.sendto(name.encode(), datagrams.recvfrom(100)[1])
                     continue
-                with contextlib.suppress(BlockingIOError), listener.accept()[0] as connection:
+                with contextlib.suppress(BlockingIOError, TimeoutError), listener.accept()[0] as connection:
+                    connection.settimeout(5)
                     connection.sendall(name.encode())
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(100)
 
 
 def dial(address: str, port: int) -> tuple[str, list[object]]:
