@@ -18,7 +18,7 @@
 /* How often a list is read again that is replaced in the meantime. */
 #define RESOLVE_TRIES 4
 
-/* What a socket was connected to by a virtual address. */
+/* What a socket was connected to by a virtual address. A newer build reads what an older one has kept. */
 struct dialled {
 	struct endpoint_key address;
 	struct endpoint_key endpoint;

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +288,21 @@ def test_it_works_without_the_agent(local: Any) -> None:
     scene.serve("server", LOOPBACK[4])
     scene.mesh.kill_agent()
     assert scene.dial(VIRTUAL[4], 20)["answers"] == {"server": 20}
+
+
+def test_another_build_takes_over(local: Any, variant: Callable[[str], Path]) -> None:
+    """No connection is made by a table that is not filled yet."""
+    scene = local(member("server"), service(VIRTUAL[4]))
+    scene.serve("server", LOOPBACK[4])
+    dialling = scene.start("dial", VIRTUAL[4], PORT, 0, 6_000)
+    assert scene.mesh.stop_agent() == 0
+    scene.mesh.environment["ZEROHOP_OBJECT"] = str(variant("ZH_BREAK_PARKED"))
+    scene.mesh.start()
+    assert "data path replaced" in scene.mesh.log.read_text()
+    assert dialling.poll() is None
+    found = finish(dialling)
+    assert set(found["answers"]) == {"server"}
+    assert (found["errors"], found["peers"]) == ({}, [[VIRTUAL[4], PORT]])
 
 
 def test_a_connection_counts_for_the_service_that_was_dialled(local: Any) -> None:

@@ -38,7 +38,7 @@ def serve(name: str, address: str, port: int) -> None:
                 if ready is datagrams:
                     datagrams.sendto(name.encode(), datagrams.recvfrom(100)[1])
                     continue
-                with contextlib.suppress(BlockingIOError, TimeoutError), listener.accept()[0] as connection:
+                with contextlib.suppress(OSError), listener.accept()[0] as connection:
                     connection.settimeout(5)
                     connection.sendall(name.encode())
                     connection.shutdown(socket.SHUT_WR)

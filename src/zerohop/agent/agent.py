@@ -73,15 +73,19 @@ class Agent:
         wanted = self._resolve(compiled)
         # For tests alone: of builds that are broken on purpose, and on a kernel that has been examined already.
         shortcut = bool(os.environ.get("ZEROHOP_SKIP_DOCTOR")) or doctor.shortcut_works(self.instance)
-        self.path, origin = lifecycle.obtain(self.instance)
+
+        def prepare(path: DataPath) -> None:
+            settings = path.settings()
+            settings.shortcut = shortcut
+            settings.engine = self.options.engine
+            settings.max_methods = self.options.max_methods
+            settings.flow_sampling = self.options.flow_sampling
+            path.write_settings(settings)
+            tables.apply(path, compiled, wanted, settings.generation + 1)
+
+        self.path, origin = lifecycle.obtain(self.instance, prepare)
         self._stack.callback(self.path.close)
-        settings = self.path.settings()
-        settings.shortcut = shortcut
-        settings.engine = self.options.engine
-        settings.max_methods = self.options.max_methods
-        settings.flow_sampling = self.options.flow_sampling
-        self.path.write_settings(settings)
-        self._apply(configuration, compiled, wanted)
+        self._adopt(configuration, compiled, wanted)
         return origin
 
     def close(self) -> None:
@@ -109,8 +113,8 @@ class Agent:
             )
         return wanted
 
-    def _apply(self, configuration: Configuration, compiled: Tables, wanted: dict[str, str]) -> None:
-        tables.apply(self.path, compiled, wanted, self.path.settings().generation + 1)
+    def _adopt(self, configuration: Configuration, compiled: Tables, wanted: dict[str, str]) -> None:
+        """What the kernel's tables say from now on."""
         self._tables, self._wanted, self._digest = compiled, wanted, configuration.digest
         self.labels = {each.key: each.labels for each in configuration.workloads}
         self.attach()
@@ -124,7 +128,9 @@ class Agent:
         try:
             configuration = load(self.config)
             compiled = compile_tables(configuration)
-            self._apply(configuration, compiled, self._resolve(compiled))
+            wanted = self._resolve(compiled)
+            tables.apply(self.path, compiled, wanted, self.path.settings().generation + 1)
+            self._adopt(configuration, compiled, wanted)
         except ConfigurationError as error:
             for each in error.errors:
                 log.error("configuration not applied, the running one stays: %s", each)

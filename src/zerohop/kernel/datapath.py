@@ -51,6 +51,8 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
 }
 # The programs' own, pinned all the same: so that what they hold can be accounted for.
 PRIVATE_MAPS: Final = ("memberships", "dials", "readings", "shared_calls", "calls", "pieces", "scratches")
+# What a build takes over from the one before, if it is of the same size: what open sockets say of themselves.
+INHERITED: Final = ("dials",)
 # What one build needs of another's, to let its connections go and to see which cgroups are taken.
 SHARED_BY_BUILDS: Final = ("connections", "cgroups")
 GROWING: Final = frozenset({"settings"})
@@ -142,11 +144,12 @@ class DataPath:
         self.layouts.close()
 
     @classmethod
-    def load(cls, folder: Path) -> DataPath:
+    def load(cls, folder: Path, predecessor: Path | None = None) -> DataPath:
         """Loads the object, attaches its socket hooks to its sockhash and pins everything under `folder`.
 
-        Nothing is attached to a cgroup yet, so no connection is touched. Raises `BpfError`; when the verifier
-        refused, the error quotes it and nothing stays pinned.
+        `predecessor`: the pins of a data path of which this one keeps the maps in `INHERITED`, where it can. Nothing is
+        attached to a cgroup yet, so no connection is touched. Raises `BpfError`; when the verifier refused, the error
+        quotes it and nothing stays pinned.
         """
         source = object_path()
         libbpf.messages.clear()
@@ -157,6 +160,9 @@ class DataPath:
                 table = libbpf.pointer(name, "bpf_object__find_map_by_name", handle, name.encode())
                 size = lib.bpf_map__max_entries(table) * possible_cpus()
                 libbpf.call(f"sizing {name}", "bpf_map__set_max_entries", table, size)
+            if predecessor is not None:
+                for name in INHERITED:
+                    _inherit(handle, name, predecessor / "maps" / name)
             try:
                 libbpf.call("loading the BPF programs", "bpf_object__load", handle)
             except libbpf.BpfError as error:
@@ -368,6 +374,18 @@ class DataPath:
         """A walk, for as long as its results are needed; yields `struct inspection`."""
         with self.exclusive():
             yield self.walk()
+
+
+def _inherit(handle: ctypes.c_void_p, name: str, pin: Path) -> None:
+    """Makes an object that is not loaded yet use a pinned map, unless there is none like its own."""
+    table = libbpf.pointer(name, "bpf_object__find_map_by_name", handle, name.encode())
+    with contextlib.suppress(libbpf.BpfError):
+        fd = libbpf.obj_get(str(pin))
+        try:
+            if libbpf.map_info(fd).value_size == libbpf.library().bpf_map__value_size(table):
+                libbpf.call(f"taking over {name}", "bpf_map__reuse_fd", table, fd)
+        finally:
+            os.close(fd)
 
 
 def _set_up(instance: str) -> Path:

@@ -6,7 +6,7 @@ import contextlib
 import enum
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, libbpf, pins
@@ -24,12 +24,24 @@ class Origin(enum.StrEnum):
     REPLACED = "replaced"
 
 
-def obtain(instance: str) -> tuple[DataPath, Origin]:
+def obtain(instance: str, prepare: Callable[[DataPath], None] = lambda _: None) -> tuple[DataPath, Origin]:
     """Adopts the instance's pins when this very build made them, else makes a new data path.
 
     Another build's attachments are exchanged link by link, each in one step, so that no connection is made unseen;
-    its connections go on over TCP. Raises `ZerohopError`.
+    its connections go on over TCP. `prepare` fills the tables, before anything attached depends on them. Raises
+    `ZerohopError`.
     """
+    path, origin = _obtain(instance, prepare)
+    if origin is not Origin.REPLACED:
+        try:
+            prepare(path)
+        except BaseException:
+            path.close()
+            raise
+    return path, origin
+
+
+def _obtain(instance: str, prepare: Callable[[DataPath], None]) -> tuple[DataPath, Origin]:
     for leftover in (pins.staging(instance), pins.retired(instance)):
         pins.remove(leftover)
     folder = pins.folder(instance)
@@ -48,7 +60,7 @@ def obtain(instance: str) -> tuple[DataPath, Origin]:
             staying = _drain(old)
             if staying:
                 log.info("%d sockets keep the replaced programs until they close", staying)
-    return _replace(instance), Origin.REPLACED
+    return _replace(instance, prepare), Origin.REPLACED
 
 
 @contextlib.contextmanager
@@ -83,9 +95,15 @@ def _resume(path: DataPath) -> None:
         path.write_settings(settings)
 
 
-def _replace(instance: str) -> DataPath:
+def _replace(instance: str, prepare: Callable[[DataPath], None]) -> DataPath:
     folder, staging, retired = pins.folder(instance), pins.staging(instance), pins.retired(instance)
-    path = DataPath.load(staging)
+    path = DataPath.load(staging, predecessor=folder)
+    try:
+        prepare(path)
+    except BaseException:
+        path.close()
+        pins.remove(staging)
+        raise
     for kind, hook in CGROUP_HOOKS.items():
         links = folder / kind
         for name in os.listdir(links) if links.exists() else ():
