@@ -12,7 +12,9 @@
 #define IPPROTO_TCP 6
 #define ECONNREFUSED 111
 
-/* Endpoints that are looked at, from the one that was drawn on. */
+/* Endpoints that are looked at: so many are drawn, that those left share by weight what others leave; then one after the
+ * other. */
+#define MAX_DRAWN 16
 #define MAX_PASSED_OVER 64
 
 /* How often a list is read again that is replaced in the meantime. */
@@ -51,7 +53,7 @@ static __always_inline int is_dead(const struct endpoint_key *endpoint)
 }
 
 /* The index at which a number below the sum of all weights falls; -1: the list is being replaced. */
-static __always_inline int draw(const struct virtual_service *service)
+static __noinline int draw(const struct virtual_service *service)
 {
 	struct backend_key key = { .list = service->list };
 	__u32 number = bpf_get_prandom_u32() % service->weight, low = 0, high = service->count - 1, i;
@@ -72,19 +74,24 @@ static __always_inline int draw(const struct virtual_service *service)
 	return low;
 }
 
-/* An endpoint of the service, drawn by weight, or the next that answers; where none does, one of them all the same.
- * 0, or -1: the list is being replaced. */
+/* An endpoint of the service that answers; where none does, one of them all the same. 0, or -1: the list is being
+ * replaced. */
 static __noinline int choose_endpoint(const struct virtual_service *service, struct endpoint_key *chosen)
 {
 	struct backend_key key = { .list = service->list };
-	int drawn = draw(service);
 	struct backend *backend;
 	__u32 i;
+	int drawn;
 
-	if (drawn < 0)
-		return -1;
-	key.index = drawn;
 	loop_below (i, MAX_PASSED_OVER) {
+		if (i < MAX_DRAWN) {
+			drawn = draw(service);
+			if (drawn < 0)
+				return -1;
+			key.index = drawn;
+		} else {
+			key.index = key.index + 1 < service->count ? key.index + 1 : 0;
+		}
 		backend = bpf_map_lookup_elem(&backends, &key);
 		if (!backend)
 			return -1;
@@ -94,7 +101,6 @@ static __noinline int choose_endpoint(const struct virtual_service *service, str
 			return -1;
 		if (!is_dead(chosen))
 			break;
-		key.index = key.index + 1 < service->count ? key.index + 1 : 0;
 	}
 	return 0;
 }
@@ -167,6 +173,23 @@ static __always_inline int refuse(void)
 	return 0;
 }
 
+static __always_inline void set_user_ip4(struct bpf_sock_addr *ctx, const struct endpoint_key *to)
+{
+	ctx->user_ip4 = ((const __u32 *)to->address)[3];
+	ctx->user_port = __builtin_bswap16((__u16)to->port);
+}
+
+static __always_inline void set_user_ip6(struct bpf_sock_addr *ctx, const struct endpoint_key *to)
+{
+	const __u32 *words = (const __u32 *)to->address;
+
+	set_context_u32(ctx, user_ip6[0], words[0]);
+	set_context_u32(ctx, user_ip6[1], words[1]);
+	set_context_u32(ctx, user_ip6[2], words[2]);
+	set_context_u32(ctx, user_ip6[3], words[3]);
+	ctx->user_port = __builtin_bswap16((__u16)to->port);
+}
+
 static __always_inline int connect_ip4(struct bpf_sock_addr *ctx)
 {
 	struct endpoint_key address = { .port = __builtin_bswap16((__u16)ctx->user_port) };
@@ -182,8 +205,7 @@ static __always_inline int connect_ip4(struct bpf_sock_addr *ctx)
 		forget_dial(ctx->sk);
 		return 1;
 	}
-	ctx->user_ip4 = ((__u32 *)address.address)[3];
-	ctx->user_port = __builtin_bswap16((__u16)address.port);
+	set_user_ip4(ctx, &address);
 	return 1;
 }
 
@@ -206,11 +228,7 @@ static __always_inline int connect_ip6(struct bpf_sock_addr *ctx)
 		forget_dial(ctx->sk);
 		return 1;
 	}
-	set_context_u32(ctx, user_ip6[0], words[0]);
-	set_context_u32(ctx, user_ip6[1], words[1]);
-	set_context_u32(ctx, user_ip6[2], words[2]);
-	set_context_u32(ctx, user_ip6[3], words[3]);
-	ctx->user_port = __builtin_bswap16((__u16)address.port);
+	set_user_ip6(ctx, &address);
 	return 1;
 }
 
@@ -218,25 +236,16 @@ static __always_inline int peername_ip4(struct bpf_sock_addr *ctx)
 {
 	struct dialled *asked = ctx->sk ? dialled_by(ctx->sk) : NULL;
 
-	if (asked) {
-		ctx->user_ip4 = ((__u32 *)asked->address.address)[3];
-		ctx->user_port = __builtin_bswap16((__u16)asked->address.port);
-	}
+	if (asked)
+		set_user_ip4(ctx, &asked->address);
 	return 1;
 }
 
 static __always_inline int peername_ip6(struct bpf_sock_addr *ctx)
 {
 	struct dialled *asked = ctx->sk ? dialled_by(ctx->sk) : NULL;
-	__u32 *words;
 
-	if (asked) {
-		words = (__u32 *)asked->address.address;
-		set_context_u32(ctx, user_ip6[0], words[0]);
-		set_context_u32(ctx, user_ip6[1], words[1]);
-		set_context_u32(ctx, user_ip6[2], words[2]);
-		set_context_u32(ctx, user_ip6[3], words[3]);
-		ctx->user_port = __builtin_bswap16((__u16)asked->address.port);
-	}
+	if (asked)
+		set_user_ip6(ctx, &asked->address);
 	return 1;
 }

@@ -62,6 +62,20 @@ def once_each(play: Scene, *names: str) -> list[Count]:
     return [replace(each, response_bytes=None) for each in counts(play.call(peer("grpcio_once", *words)))]
 
 
+# Of a server that compresses its answers.
+GZIP: Final = "grpc.default_compression_algorithm=2"
+
+
+def check_compressed(play: Scene, rows: Iterable[Calls]) -> None:
+    """Of the story `gzip`: what was compressed is as long on either side of the proxy."""
+    by_leg = [
+        {row.method: (row.request_bytes, row.response_bytes) for row in rows if leg_of(row) == leg}
+        for leg in play.placement.legs
+    ]
+    assert by_leg[0] == by_leg[1]
+    assert all(0 < size < 10_000 for size in by_leg[0][contract.path("Unary")]), by_leg
+
+
 def by_method(rows: Iterable[Calls], leg: Leg) -> Counter[str | None]:
     calls: Counter[str | None] = Counter()
     for row in rows:

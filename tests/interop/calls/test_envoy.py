@@ -14,7 +14,19 @@ import pytest
 from interop import envoy
 from interop.calls.ledger import SUMS, Count, counts, leg_of
 from interop.calls.peers import contract
-from interop.calls.proxied import briefly, by_method, call, called, everywhere, named, once, once_each, serve
+from interop.calls.proxied import (
+    GZIP,
+    briefly,
+    by_method,
+    call,
+    called,
+    check_compressed,
+    everywhere,
+    named,
+    once,
+    once_each,
+    serve,
+)
 from interop.calls.scene import Scene
 from interop.calls.stories import PATIENT, check_uncertain
 from interop.stage import need
@@ -176,16 +188,10 @@ def test_reuse(play: Scene, keepalive: str) -> None:
 @once
 def test_gzip(play: Scene) -> None:
     """Compressed messages go on as they are: so many bytes on either side, however many the client does not know."""
-    gzip = 2
-    server, proxy = serve(play, f"grpc.default_compression_algorithm={gzip}"), forward(play)
+    server, proxy = serve(play, GZIP), forward(play)
     rows = play.check(dict.fromkeys(play.placement.legs, called(play, "gzip")))
     stop(play, server, proxy, rows)
-    by_leg = [
-        {row.method: (row.request_bytes, row.response_bytes) for row in rows if leg_of(row) == leg}
-        for leg in play.placement.legs
-    ]
-    assert by_leg[0] == by_leg[1]
-    assert all(0 < size < 10_000 for size in by_leg[0][contract.path("Unary")]), by_leg
+    check_compressed(play, rows)
 
 
 @once
