@@ -47,6 +47,11 @@ def peer_go() -> list[str]:
     return languages.go()
 
 
+@pytest.fixture(scope="session")
+def peer_rust() -> list[str]:
+    return languages.rust()
+
+
 @pytest.fixture
 def peers(request: pytest.FixtureRequest) -> languages.Peers:
     """By `indirect` parameters: the client's kind and the server's."""

@@ -21,7 +21,7 @@ from interop.stage import located, need
 PEERS: Final = Path(__file__).parent / "peers"
 BUILD_SECONDS: Final = 600
 
-# What npm says when there is no way to its registry, and go when there is none to its modules.
+# What npm says when there is no way to its registry, go when there is none to its modules, cargo when to crates.
 UNREACHABLE_NPM: Final = (
     "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "EHOSTUNREACH", "ENETUNREACH", "ENOTCACHED", "ENOTFOUND", "ETIMEDOUT",
 )  # fmt: skip
@@ -29,6 +29,16 @@ UNREACHABLE_NPM: Final = (
 UNREACHABLE_GO: Final = (
     "connection refused", "Could not resolve host", "GOPROXY=off", "i/o timeout", "network is unreachable",
     "no such host", "TLS handshake timeout",
+)  # fmt: skip
+
+UNREACHABLE_CARGO: Final = (
+    "--offline", "Could not connect", "Could not resolve", "Connection refused", "Failed to connect",
+    "failed to download", "spurious network error", "Timeout was reached",
+)  # fmt: skip
+
+# What an older one says of the lock file, of a manifest, of a package.
+OLD_CARGO: Final = (
+    "lock file version", "-Znext-lockfile-bump", "requires the Cargo feature", "is not supported by the",
 )  # fmt: skip
 
 
@@ -86,6 +96,30 @@ def _build(folder: Path) -> None:
         if "requires go >=" in result.stderr:
             pytest.skip(f"needs a newer go: {result.stderr.strip()}")
         pytest.fail(f"go: exit status {result.returncode}\n{result.stderr}")
+
+
+def rust() -> list[str]:
+    need("cargo", "cc")
+    folder = PEERS / "rust"
+    sources = [folder / "Cargo.toml", folder / "Cargo.lock", *sorted((folder / "src").glob("*.rs"))]
+    return [str(_made("rust", sources, _compile) / "peer")]
+
+
+def _compile(folder: Path) -> None:
+    (folder / "src").mkdir()
+    for each in folder.glob("*.rs"):
+        each.rename(folder / "src" / each.name)
+    target = folder / "target"
+    result = _run([located("cargo"), "build", "--release", "--locked", "--target-dir", str(target)], folder)
+    if result.returncode != 0:
+        if any(text in result.stderr for text in OLD_CARGO):
+            pytest.skip(f"needs a newer cargo: {result.stderr.strip()}")
+        why = next((text for text in UNREACHABLE_CARGO if text in result.stderr), None)
+        if why:
+            pytest.skip(f"needs Rust's crates: {why}")
+        pytest.fail(f"cargo: exit status {result.returncode}\n{result.stderr}")
+    (target / "release" / "peer").rename(folder / "peer")
+    shutil.rmtree(target)
 
 
 def _run(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
