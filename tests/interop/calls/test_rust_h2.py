@@ -30,8 +30,7 @@ def test_reuse(play: Scene, peers: Peers) -> None:
     stories.reuse(play, peers, 100_000 if long_run() else 2_000)
 
 
-# Not of grpcio: as it stops, this client sees calls end with CANCELLED, and it is not known yet who says so.
-@stories.by_turns([("rust", "rust"), ("aio", "rust")], 4)
+@stories.by_turns(PAIRS, 4)
 def test_servers_come_and_go(play: Scene, peers: Peers) -> None:
     stories.servers_come_and_go(play, peers, LOAD_CALLS[peers.kinds])
 
