@@ -7,8 +7,8 @@
 #pragma once
 
 #include "mesh/telemetry.h"
+#include "shared/kernel.h"
 
-#define IPPROTO_TCP 6
 #define TCP_ULP 31
 #define ENOENT 2
 

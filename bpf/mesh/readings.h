@@ -22,8 +22,7 @@ static __always_inline int is_read(const struct connection *conn)
 #define fill_address(words, ctx, side)                                                                                \
 	({                                                                                                            \
 		if ((ctx)->family == AF_INET) {                                                                       \
-			(words)[2] = __builtin_bswap32(0xffff);                                                       \
-			(words)[3] = context_u32(ctx, side##_ip4);                                                    \
+			map_ip4(words, context_u32(ctx, side##_ip4));                                                 \
 		} else {                                                                                              \
 			(words)[0] = context_u32(ctx, side##_ip6[0]);                                                 \
 			(words)[1] = context_u32(ctx, side##_ip6[1]);                                                 \

@@ -9,7 +9,6 @@
 #include "mesh/identity.h"
 
 #define SOCK_STREAM 1
-#define IPPROTO_TCP 6
 #define ECONNREFUSED 111
 
 /* Endpoints that are looked at: so many are drawn, that those left share by weight what others leave; then one after the
@@ -33,17 +32,6 @@ struct {
 	__type(key, int);
 	__type(value, struct dialled);
 } dials SEC(".maps");
-
-/* An address of 16 bytes as words; IPv4 is v4-mapped. */
-static __always_inline void set_ip4(struct endpoint_key *key, __u32 address)
-{
-	__u32 *words = (__u32 *)key->address;
-
-	words[0] = 0;
-	words[1] = 0;
-	words[2] = __builtin_bswap32(0xffff);
-	words[3] = address;
-}
 
 static __always_inline int is_dead(const struct endpoint_key *endpoint)
 {
@@ -112,7 +100,7 @@ static __always_inline int is_managed(struct bpf_sock_addr *ctx)
 	return workload_of(kern->sk) != 0;
 }
 
-/* Replaces the address that a socket connects to. 1: it was a Service's; 0: it was not; -1: there is no endpoint. */
+/* Replaces a virtual address. 1: done; 0: it is none; -1: its endpoints were not to be had. */
 static __always_inline int resolve(struct bpf_sock_addr *ctx, struct endpoint_key *address)
 {
 	struct virtual_service *found, service;
@@ -125,8 +113,6 @@ static __always_inline int resolve(struct bpf_sock_addr *ctx, struct endpoint_ke
 		if (!found || (!tries && !is_managed(ctx)))
 			return 0;
 		service = *found;
-		if (!service.count || !service.weight)
-			return -1;
 		if (choose_endpoint(&service, &chosen))
 			continue;
 		asked.address = *address;
@@ -166,6 +152,19 @@ static __always_inline int is_tcp(const struct bpf_sock_addr *ctx)
 	return ctx->type == SOCK_STREAM && ctx->protocol == IPPROTO_TCP;
 }
 
+/* What a socket that connects now is to connect to. Returns as `resolve`. */
+static __always_inline int translate(struct bpf_sock_addr *ctx, struct endpoint_key *address)
+{
+	int result;
+
+	if (!is_tcp(ctx) || !ctx->sk)
+		return 0;
+	result = resolve(ctx, address);
+	if (!result)
+		forget_dial(ctx->sk);
+	return result;
+}
+
 /* The answer to `connect`. 1: it goes on; 0: it fails. */
 static __always_inline int refuse(void)
 {
@@ -195,18 +194,11 @@ static __always_inline int connect_ip4(struct bpf_sock_addr *ctx)
 	struct endpoint_key address = { .port = __builtin_bswap16((__u16)ctx->user_port) };
 	int result;
 
-	if (!is_tcp(ctx) || !ctx->sk)
-		return 1;
-	set_ip4(&address, ctx->user_ip4);
-	result = resolve(ctx, &address);
-	if (result < 0)
-		return refuse();
-	if (!result) {
-		forget_dial(ctx->sk);
-		return 1;
-	}
-	set_user_ip4(ctx, &address);
-	return 1;
+	map_ip4((__u32 *)address.address, ctx->user_ip4);
+	result = translate(ctx, &address);
+	if (result > 0)
+		set_user_ip4(ctx, &address);
+	return result < 0 ? refuse() : 1;
 }
 
 static __always_inline int connect_ip6(struct bpf_sock_addr *ctx)
@@ -215,21 +207,14 @@ static __always_inline int connect_ip6(struct bpf_sock_addr *ctx)
 	__u32 *words = (__u32 *)address.address;
 	int result;
 
-	if (!is_tcp(ctx) || !ctx->sk)
-		return 1;
 	words[0] = context_u32(ctx, user_ip6[0]);
 	words[1] = context_u32(ctx, user_ip6[1]);
 	words[2] = context_u32(ctx, user_ip6[2]);
 	words[3] = context_u32(ctx, user_ip6[3]);
-	result = resolve(ctx, &address);
-	if (result < 0)
-		return refuse();
-	if (!result) {
-		forget_dial(ctx->sk);
-		return 1;
-	}
-	set_user_ip6(ctx, &address);
-	return 1;
+	result = translate(ctx, &address);
+	if (result > 0)
+		set_user_ip6(ctx, &address);
+	return result < 0 ? refuse() : 1;
 }
 
 static __always_inline int peername_ip4(struct bpf_sock_addr *ctx)

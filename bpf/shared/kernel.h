@@ -17,6 +17,16 @@
 #define SOCK_DONE 1 /* bit of skc_flags: the peer has sent its FIN */
 #define O_NONBLOCK 04000
 #define AF_INET 2
+#define IPPROTO_TCP 6
+
+/* The words of an address of 16 bytes: IPv4 is v4-mapped (RFC 4291 2.5.5.2). */
+static __always_inline void map_ip4(__u32 *words, __u32 address)
+{
+	words[0] = 0;
+	words[1] = 0;
+	words[2] = __builtin_bswap32(0xffff);
+	words[3] = address;
+}
 
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wpadded"

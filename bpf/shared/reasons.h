@@ -51,7 +51,7 @@ enum helper {
 	HELPER_SK_STORAGE_GET = 2,
 	HELPER_MAP_UPDATE = 3,
 	HELPER_SOCK_OPS_CB_FLAGS_SET = 4,
-	HELPER_MSG_REDIRECT_HASH = 5,
+	HELPER_MSG_REDIRECT_HASH = 5, /* not counted any more: only a receiver that closes makes it fail */
 	HELPER_SETSOCKOPT = 6,
 	HELPER_SKB_ADJUST_ROOM = 7,
 	HELPER_MSG_PULL_DATA = 8,

@@ -70,8 +70,8 @@ class Scene:
         self.client = client
         self.server = server
 
-    def serve(self, name: str, address: str, key: str | None = None) -> subprocess.Popen[str]:
-        argv = [sys.executable, str(PROGRAM), "serve", name, address, str(TARGET)]
+    def serve(self, name: str, address: str, key: str | None = None, *, port: int = TARGET) -> subprocess.Popen[str]:
+        argv = [sys.executable, str(PROGRAM), "serve", name, address, str(port)]
         program: subprocess.Popen[str] = self.mesh.exec_popen(
             key or f"t/{name}", argv, self.server, stdout=subprocess.PIPE, text=True
         )
@@ -155,6 +155,10 @@ def test_what_is_left_alone(local: Any) -> None:
     argv = ["sh", "-c", f'echo $$ > {group}; exec "$@"', "sh", "ip", "netns", "exec", scene.client, *argv]
     above = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert json.loads(above.stdout) == refused, above.stderr
+    assert scene.dial(VIRTUAL[4], 1)["answers"] == {"server": 1}
+    # Datagrams to the very address and port; connections to it still go to the endpoint.
+    scene.serve("itself", "0.0.0.0", "t/server", port=PORT)
+    assert finish(scene.start("exchange", VIRTUAL[4], PORT)) == ["itself", VIRTUAL[4], PORT]
     assert scene.dial(VIRTUAL[4], 1)["answers"] == {"server": 1}
 
 

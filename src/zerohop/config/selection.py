@@ -119,6 +119,7 @@ def virtual_ports(
     A Service's endpoints are the workloads that it selects and the ready ones of its EndpointSlices; one that is both
     counts as the workload. A workload that a named targetPort gives several numbers is known by its slices alone.
     """
+    services = [each for each in services if each.cluster_ips]
     declared: dict[tuple[str, int], list[Declaration]] = {}
     by_key = {each.key: each for each in workloads}
     for each in declarations(by_key.values(), services, slices):

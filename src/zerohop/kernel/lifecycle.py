@@ -31,22 +31,11 @@ def obtain(instance: str, prepare: Callable[[DataPath], None] = lambda _: None) 
     its connections go on over TCP. `prepare` fills the tables, before anything attached depends on them. Raises
     `ZerohopError`.
     """
-    path, origin = _obtain(instance, prepare)
-    if origin is not Origin.REPLACED:
-        try:
-            prepare(path)
-        except BaseException:
-            path.close()
-            raise
-    return path, origin
-
-
-def _obtain(instance: str, prepare: Callable[[DataPath], None]) -> tuple[DataPath, Origin]:
     for leftover in (pins.staging(instance), pins.retired(instance)):
         pins.remove(leftover)
     folder = pins.folder(instance)
     if not folder.exists():
-        return DataPath.load(folder), Origin.CREATED
+        return _prepared(DataPath.load(folder), prepare), Origin.CREATED
     with _pinned(instance) as old:
         if old is not None and old.is_current_build():
             try:
@@ -55,12 +44,21 @@ def _obtain(instance: str, prepare: Callable[[DataPath], None]) -> tuple[DataPat
                 log.warning("%s is not whole, so it is made anew: %s", folder, error)
             else:
                 _resume(path)
-                return path, Origin.ADOPTED
+                return _prepared(path, prepare), Origin.ADOPTED
         if old is not None:
             staying = _drain(old)
             if staying:
                 log.info("%d sockets keep the replaced programs until they close", staying)
     return _replace(instance, prepare), Origin.REPLACED
+
+
+def _prepared(path: DataPath, prepare: Callable[[DataPath], None]) -> DataPath:
+    try:
+        prepare(path)
+    except BaseException:
+        path.close()
+        raise
+    return path
 
 
 @contextlib.contextmanager
@@ -97,11 +95,9 @@ def _resume(path: DataPath) -> None:
 
 def _replace(instance: str, prepare: Callable[[DataPath], None]) -> DataPath:
     folder, staging, retired = pins.folder(instance), pins.staging(instance), pins.retired(instance)
-    path = DataPath.load(staging, predecessor=folder)
     try:
-        prepare(path)
+        path = _prepared(DataPath.load(staging, predecessor=folder), prepare)
     except BaseException:
-        path.close()
         pins.remove(staging)
         raise
     for kind, hook in CGROUP_HOOKS.items():

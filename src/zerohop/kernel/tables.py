@@ -198,19 +198,19 @@ def _apply_endpoints(path: DataPath, tables: Tables, services: dict[str, int]) -
 def _apply_virtuals(path: DataPath, tables: Tables, services: dict[str, int]) -> None:
     """A list of endpoints is never changed: another takes its place in one step, and then it goes."""
     virtuals, backends = path.maps["virtuals"], path.maps["backends"]
-    backend_type = path.layouts.struct("backend")
+    key_type, backend_type = path.layouts.struct("backend_key"), path.layouts.struct("backend")
     lists: dict[int, dict[int, tuple[bytes, int, int]]] = {}
     for place, value in backends.items():
         entry = (bytes(value.endpoint.address), value.endpoint.port, value.weight_end)
         lists.setdefault(place.list, {})[place.index] = entry
     present = {(bytes(key.address), key.port): value for key, value in virtuals.items()}
     following = max(lists, default=0) + 1
+    used: set[int] = set()
     for (address, port), wanted in tables.virtuals.items():
         ends = accumulate(weight for _, _, weight in wanted.endpoints)
-        entries = {
-            index: (at, number, end)
-            for index, ((at, number, _), end) in enumerate(zip(wanted.endpoints, ends, strict=True))
-        }
+        entries = dict(
+            enumerate((at, number, end) for (at, number, _), end in zip(wanted.endpoints, ends, strict=True))
+        )
         value = present.get((address, port))
         if value is None or lists.get(value.list) != entries:
             value = path.layouts.struct("virtual_service")(list=following, count=len(entries))
@@ -218,16 +218,16 @@ def _apply_virtuals(path: DataPath, tables: Tables, services: dict[str, int]) ->
             for index, (at, number, end) in entries.items():
                 backend = backend_type(weight_end=end, list=following)
                 backend.endpoint = _endpoint_key(path, at, number)
-                backends.put(path.layouts.struct("backend_key")(following, index), backend)
+                backends.put(key_type(following, index), backend)
             following += 1
         value.service = services[wanted.service]
         virtuals.put(_endpoint_key(path, address, port), value)
+        used.add(value.list)
     for address, port in present.keys() - tables.virtuals.keys():
         virtuals.delete(_endpoint_key(path, address, port))
-    used = {value.list for _, value in virtuals.items()}
-    for key in list(backends.keys()):
-        if key.list not in used:
-            backends.delete(key)
+    for number in lists.keys() - used:
+        for index in lists[number]:
+            backends.delete(key_type(number, index))
 
 
 def _endpoint_key(path: DataPath, address: bytes, port: int) -> Any:

@@ -62,7 +62,15 @@ def once_each(play: Scene, *names: str) -> list[Count]:
     return [replace(each, response_bytes=None) for each in counts(play.call(peer("grpcio_once", *words)))]
 
 
-# Of a server that compresses its answers.
+# HTTP statuses of answers in the server's place, and what gRPC's callers make of them.
+STATUSES: Final = {
+    400: contract.INTERNAL, 401: 16, 403: 7, 404: 12, 413: 2, 429: 14, 500: 2, 502: 14, 503: 14, 504: 14,
+}  # fmt: skip
+
+# Of a server that sends the proxy's connections away, after the calls that are in flight.
+AGES: Final = ("grpc.max_connection_age_ms=100", "grpc.max_connection_age_grace_ms=5000")
+
+# Of one that compresses its answers.
 GZIP: Final = "grpc.default_compression_algorithm=2"
 
 

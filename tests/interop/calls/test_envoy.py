@@ -15,7 +15,9 @@ from interop import envoy
 from interop.calls.ledger import SUMS, Count, counts, leg_of
 from interop.calls.peers import contract
 from interop.calls.proxied import (
+    AGES,
     GZIP,
+    STATUSES,
     briefly,
     by_method,
     call,
@@ -31,8 +33,6 @@ from interop.calls.scene import Scene
 from interop.calls.stories import PATIENT, check_uncertain
 from interop.stage import need
 from zerohop.kernel.telemetry import Calls
-
-INTERNAL = 13
 
 # A connection to the server is for any number of calls at a time, or for one.
 KEEPALIVE: dict[str, dict[str, Any]] = {"kept": {}, "fresh": {"max_requests_per_connection": 1}}
@@ -198,8 +198,7 @@ def test_gzip(play: Scene) -> None:
 def test_servers_connections_grow_old(play: Scene) -> None:
     """The server sends Envoy's connections away, after the calls that are in flight."""
     count = 1_500
-    ages = ["grpc.max_connection_age_ms=100", "grpc.max_connection_age_grace_ms=5000"]
-    server, proxy = serve(play, *ages), forward(play)
+    server, proxy = serve(play, *AGES), forward(play)
     made = called(play, "load", str(count))
     assert {each.grpc_status for each in made} == {0}, made
     rows = play.check(dict.fromkeys(play.placement.legs, made))
@@ -266,14 +265,10 @@ def test_servers_that_do_not_answer(play: Scene, said: int) -> None:
     server, proxy = serve(play), forward(play, routes=TIME_OUTS, flags=flags)
     front, back = play.placement.legs
     made = once_each(play, *TIME_OUTS)
-    assert [each.grpc_status for each in made] == [contract.UNAVAILABLE, said, INTERNAL]
+    assert [each.grpc_status for each in made] == [contract.UNAVAILABLE, said, contract.INTERNAL]
     reached = [replace(each, grpc_status=contract.CANCELLED) for each in made[1:]]
     rows = play.check({front: made, back: reached})
     assert stop(play, server, proxy, rows) == {"handled": {"Slow": 1, "Hang": 1}, "cancelled": 1, "expired": 0}
-
-
-# Answers in the server's place are gRPC's where the calls are.
-STATUSES = {400: INTERNAL, 401: 16, 403: 7, 404: 12, 413: 2, 429: 14, 500: 2, 502: 14, 503: 14, 504: 14}
 
 
 @once

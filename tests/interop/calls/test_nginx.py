@@ -14,7 +14,9 @@ import pytest
 from interop.calls.ledger import SUMS, Count, counts, leg_of
 from interop.calls.peers import contract
 from interop.calls.proxied import (
+    AGES,
     GZIP,
+    STATUSES,
     briefly,
     by_method,
     call,
@@ -29,8 +31,6 @@ from interop.calls.proxied import (
 from interop.calls.scene import Scene
 from interop.nginx import configure
 from interop.stage import need
-
-INTERNAL = 13
 
 FORWARD = """
   log_format paths '$uri';
@@ -155,11 +155,10 @@ def test_gzip(play: Scene) -> None:
 def test_servers_connections_grow_old(play: Scene) -> None:
     """The server sends NGINX's connections away, after the calls that are in flight."""
     count = 1_500
-    ages = ["grpc.max_connection_age_ms=100", "grpc.max_connection_age_grace_ms=5000"]
-    server, proxy = serve(play, *ages), forward(play)
+    server, proxy = serve(play, *AGES), forward(play)
     made = called(play, "load", str(count))
     # Where the connection's end comes with the answer's, NGINX 1.22 resets the call that it has in its hands.
-    assert {each.grpc_status for each in made} <= {0, INTERNAL}, made
+    assert {each.grpc_status for each in made} <= {0, contract.INTERNAL}, made
     front = [replace(each, response_messages=None, response_bytes=None) if each.grpc_status else each for each in made]
     size = sum(each.request_bytes or 0 for each in made)
     back = Count(contract.path("Unary"), 0, count, count, count, size, size)
@@ -191,15 +190,11 @@ def test_servers_that_do_not_answer(play: Scene) -> None:
     server, proxy = serve(play), forward(play, locations=TIME_OUTS)
     front, back = play.placement.legs
     made = once_each(play, "Down", "Slow", "Hang")
-    assert [each.grpc_status for each in made] == [contract.UNAVAILABLE, contract.UNAVAILABLE, INTERNAL]
+    assert [each.grpc_status for each in made] == [contract.UNAVAILABLE, contract.UNAVAILABLE, contract.INTERNAL]
     reached = [replace(each, grpc_status=contract.UNAVAILABLE) for each in made[1:]]
     rows = play.check({front: made, back: reached})
     handled = stop(play, server, proxy, by_method(rows, front))
     assert handled == {"handled": {"Slow": 1, "Hang": 1}, "cancelled": 1, "expired": 0}
-
-
-# Answers in the server's place say no more than this; what gRPC's callers make of it.
-STATUSES = {400: INTERNAL, 401: 16, 403: 7, 404: 12, 413: 2, 429: 14, 500: 2, 502: 14, 503: 14, 504: 14}
 
 
 @once

@@ -26,6 +26,7 @@ UNKNOWN: Final = 2
 DEADLINE_EXCEEDED: Final = 4
 RESOURCE_EXHAUSTED: Final = 8
 UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
 
 SUMS: Final = ("calls", "request_messages", "response_messages", "request_bytes", "response_bytes")
