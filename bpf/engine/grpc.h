@@ -12,9 +12,9 @@
 /* One direction of a call. */
 struct grpc_stream {
 	__u64 bytes;	    /* of DATA, without padding */
-	__u32 remaining;    /* of the message in hand */
+	__u32 remaining;    /* of the message in hand; while a prefix is coming, what has come of the length */
 	__u32 messages;	    /* of which the prefix was there */
-	__u32 prefix;	    /* what has come of the length */
+	__u32 tag;	    /* the caller's own */
 	__u8 prefix_count;  /* bytes of the prefix that have come */
 	__u8 opaque;	    /* not gRPC, or not any more: bytes only */
 	__u8 compressed;    /* a message was */
@@ -30,6 +30,8 @@ ENGINE_INLINE __u32 grpc_opaque(const struct http2_direction *dir, const struct 
 		return 0;
 	if (!stream || stream->opaque)
 		return dir->remaining;
+	if (stream->prefix_count)
+		return 0;
 	return stream->remaining < dir->remaining ? stream->remaining : dir->remaining;
 }
 
@@ -37,7 +39,7 @@ ENGINE_INLINE __u32 grpc_opaque(const struct http2_direction *dir, const struct 
 ENGINE_INLINE void grpc_prefix(struct grpc_stream *stream, __u32 byte)
 {
 	if (!stream->prefix_count) {
-		stream->prefix = 0;
+		stream->remaining = 0;
 		stream->prefix_count = 1;
 		if (byte == 1)
 			stream->compressed = 1;
@@ -47,10 +49,9 @@ ENGINE_INLINE void grpc_prefix(struct grpc_stream *stream, __u32 byte)
 		}
 		return;
 	}
-	stream->prefix = stream->prefix << 8 | byte;
+	stream->remaining = stream->remaining << 8 | byte;
 	if (++stream->prefix_count == GRPC_PREFIX_SIZE) {
 		stream->prefix_count = 0;
-		stream->remaining = stream->prefix;
 		stream->messages++;
 	}
 }

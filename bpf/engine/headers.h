@@ -16,6 +16,7 @@ enum hpack_name {
 	NAME_CONTENT_TYPE,
 	NAME_GRPC_STATUS,
 	NAME_GRPC_TIMEOUT,
+	NAME_GRPC_MESSAGE,
 	NAME_MAX
 };
 
@@ -84,6 +85,8 @@ ENGINE_INLINE __u32 header_name(const __u8 *text, __u32 length)
 			return NAME_CONTENT_TYPE;
 		if (begins_with(text, "grpc-timeout"))
 			return NAME_GRPC_TIMEOUT;
+		if (begins_with(text, "grpc-message"))
+			return NAME_GRPC_MESSAGE;
 		break;
 	}
 	return length && text[0] == ':' ? NAME_PSEUDO : NAME_OTHER;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * HPACK (RFC 7541): reads header blocks field by field. The dynamic table mirrors the encoder's in size and order; of
- * an entry it keeps its lengths and what the mesh remembers of the value, not the strings.
+ * an entry it keeps its lengths and what the mesh remembers of the value; the strings only where somebody asks for them.
  */
 #pragma once
 
@@ -25,7 +25,8 @@ struct hpack_entry {
 	__u32 value;
 	__u32 size : 13;
 	__u32 name_length : 12;
-	__u32 name : 7;
+	__u32 name : 6;
+	__u32 altered : 1; /* the decoder was given another string of this length (engine/denial.h) */
 };
 
 /* Zeros, and max_size = HPACK_TABLE_SIZE, are the initial state. Entries are numbered from 1 as they are inserted. */
@@ -38,10 +39,23 @@ struct hpack_table {
 	__u16 reserved;
 };
 
+/*
+ * The strings of a table's entries, name and value in a row; of one that is longer than TEXT_SIZE its beginning. A ring:
+ * an entry begins below HPACK_TABLE_SIZE and may end beyond it, the next one begins at 0 then. Whatever an entry is
+ * written over has at least HPACK_TABLE_SIZE bytes between its beginning and the new one's end, and the table does not
+ * hold so many: it has been evicted.
+ */
+struct hpack_texts {
+	__u8 bytes[HPACK_TABLE_SIZE + 2 * TEXT_SIZE];
+	__u16 offsets[HPACK_ENTRIES];
+	__u32 next;
+};
+
 /* One header block that is read, and the field that was read last; scratch. */
 struct hpack_block {
 	__u8 bytes[HPACK_BUFFER_SIZE]; /* the rest of the block is at [position, end) */
 	__u8 text[2 * TEXT_SIZE];      /* decoded strings: first half the last one, second half the last :path */
+	__u8 name_text[TEXT_SIZE + 8]; /* of the last field, where texts are kept; `text` has its value then */
 	__u32 position;
 	__u32 end;
 	__u32 text_length;  /* of the last string, also beyond TEXT_SIZE: then `text` holds its beginning */
@@ -57,6 +71,16 @@ struct hpack_block {
 	__u32 static_index; /* of the static entry that was referenced, as a whole or for its name; 0: none */
 	__u32 fields;	    /* read so far, size updates apart */
 	__u32 bit;	    /* of `bytes`, where a string in Huffman code is decoded */
+	__u32 altered;	    /* the entry that was referenced is */
+	__u32 huffman;	    /* the last string was in Huffman code */
+	__u32 string_at;    /* its first byte */
+	__u32 value_at;	    /* of a literal: its value, with the length before it */
+	__u32 path_at;	    /* the last :path: its representation, */
+	__u32 path_form;    /* enum hpack_form, */
+	__u32 path_text_at; /* of a literal, the first byte of its string, */
+	__u32 path_huffman; /* in Huffman code, */
+	__u32 path_size;    /* and its bytes there */
+	__u32 paths;	    /* read so far in the block: the caller begins with 0 */
 };
 
 /* RFC 7541, appendix A. */
@@ -192,6 +216,8 @@ ENGINE_GLOBAL int hpack_string(struct hpack_block *block)
 	if (length > block->end - position)
 		return -REASON_HPACK_TRUNCATED;
 	block->position = position + length;
+	block->huffman = huffman;
+	block->string_at = position;
 	block->text_length = 0;
 	if (!huffman) {
 		block->text_length = length;
@@ -221,8 +247,26 @@ ENGINE_GLOBAL int hpack_evict(struct hpack_table *table, __u32 limit)
 	return 0;
 }
 
+/* The strings of the field that was read become those of entry `number`. */
+ENGINE_GLOBAL int hpack_keep_texts(struct hpack_texts *texts, const struct hpack_block *block, __u32 number)
+{
+	__u32 name, value, at;
+
+	if (!texts || !block)
+		return 0;
+	name = at_most(block->name_length, TEXT_SIZE);
+	value = at_most(block->value_length, TEXT_SIZE);
+	at = masked(texts->next, HPACK_TABLE_SIZE);
+	texts->offsets[masked(number - 1, HPACK_ENTRIES)] = at;
+	copy_bytes(&texts->bytes[at], name, block->name_text);
+	copy_bytes(&texts->bytes[at + name], value, block->text);
+	at += name + value;
+	texts->next = at < HPACK_TABLE_SIZE ? at : 0;
+	return 0;
+}
+
 /* Inserts the field that was read. One that the table cannot hold empties it (RFC 7541 4.4). */
-ENGINE_INLINE void hpack_insert(struct hpack_table *table, struct hpack_block *block)
+ENGINE_INLINE void hpack_insert(struct hpack_table *table, struct hpack_block *block, struct hpack_texts *texts)
 {
 	__u32 size = block->name_length + block->value_length + HPACK_ENTRY_OVERHEAD, max_size = table->max_size;
 	struct hpack_entry *entry;
@@ -239,9 +283,12 @@ ENGINE_INLINE void hpack_insert(struct hpack_table *table, struct hpack_block *b
 	entry->size = size;
 	entry->name_length = block->name_length;
 	entry->name = block->name;
+	entry->altered = 0;
 	table->size += size;
 	table->count++;
 	block->entry = ++table->inserted;
+	if (unlikely(texts))
+		hpack_keep_texts(texts, block, block->entry);
 }
 
 /* The path's text moves where it stays until the next one. */
@@ -252,8 +299,24 @@ ENGINE_INLINE void hpack_keep_path(struct hpack_block *block, const void *text, 
 	copy_bytes(&block->text[TEXT_SIZE], at_most(length, TEXT_SIZE), text);
 }
 
+/* The strings of entry `number` become those of the block's field. */
+ENGINE_GLOBAL int hpack_recall_texts(const struct hpack_texts *texts, struct hpack_block *block, __u32 number)
+{
+	__u32 name, value, at;
+
+	if (!texts || !block)
+		return 0;
+	name = at_most(block->name_length, TEXT_SIZE);
+	value = at_most(block->value_length, TEXT_SIZE);
+	at = masked(texts->offsets[masked(number - 1, HPACK_ENTRIES)], HPACK_TABLE_SIZE);
+	copy_bytes(block->name_text, name, &texts->bytes[at]);
+	copy_bytes(block->text, value, &texts->bytes[at + name]);
+	return 0;
+}
+
 /* Looks an index up in both tables (RFC 7541 2.3.3): fills in the field. Returns 0, or a negated reason. */
-ENGINE_INLINE int hpack_look_up(const struct hpack_table *table, struct hpack_block *block, __u32 index)
+ENGINE_INLINE int hpack_look_up(const struct hpack_table *table, struct hpack_block *block, __u32 index,
+				const struct hpack_texts *texts)
 {
 	const struct hpack_static *field;
 	const struct hpack_entry *entry;
@@ -266,6 +329,10 @@ ENGINE_INLINE int hpack_look_up(const struct hpack_table *table, struct hpack_bl
 		block->value = field->value;
 		block->name_length = field->name_length;
 		block->value_length = field->value_length;
+		if (unlikely(texts)) {
+			copy_bytes(block->name_text, sizeof(field->name_text), field->name_text);
+			copy_bytes(block->text, sizeof(field->value_text), field->value_text);
+		}
 		return 0;
 	}
 	age = index - HPACK_STATICS - 1;
@@ -278,7 +345,21 @@ ENGINE_INLINE int hpack_look_up(const struct hpack_table *table, struct hpack_bl
 	block->value = entry->value;
 	block->name_length = entry->name_length;
 	block->value_length = entry->size - entry->name_length - HPACK_ENTRY_OVERHEAD;
+	block->altered = entry->altered;
+	if (unlikely(texts))
+		hpack_recall_texts(texts, block, number);
 	return 0;
+}
+
+/* Where the :path stands that was just read. */
+ENGINE_INLINE void hpack_note_path(struct hpack_block *block, __u32 start)
+{
+	block->paths++;
+	block->path_at = start;
+	block->path_form = block->form;
+	block->path_huffman = block->huffman;
+	block->path_text_at = block->string_at;
+	block->path_size = block->position - block->string_at;
 }
 
 ENGINE_INLINE int hpack_size_update(struct hpack_table *table, struct hpack_block *block)
@@ -297,8 +378,8 @@ ENGINE_INLINE int hpack_size_update(struct hpack_table *table, struct hpack_bloc
 	return 1;
 }
 
-/* What is not an indexed field. */
-ENGINE_GLOBAL int hpack_literal(struct hpack_table *table, struct hpack_block *block)
+/* What is not an indexed field. `texts` may be NULL. */
+ENGINE_GLOBAL int hpack_literal(struct hpack_table *table, struct hpack_block *block, struct hpack_texts *texts)
 {
 	__u32 first;
 	__s64 index;
@@ -314,7 +395,7 @@ ENGINE_GLOBAL int hpack_literal(struct hpack_table *table, struct hpack_block *b
 	if (index < 0)
 		return index;
 	if (index) {
-		result = hpack_look_up(table, block, index);
+		result = hpack_look_up(table, block, index, texts);
 		if (result)
 			return result;
 		block->name_entry = block->entry;
@@ -325,14 +406,17 @@ ENGINE_GLOBAL int hpack_literal(struct hpack_table *table, struct hpack_block *b
 			return result;
 		block->name_length = block->text_length;
 		block->name = header_name(block->text, block->text_length);
+		if (unlikely(texts))
+			copy_bytes(block->name_text, TEXT_SIZE, block->text);
 	}
+	block->value_at = block->position;
 	result = hpack_string(block);
 	if (result)
 		return result;
 	block->value_length = block->text_length;
 	block->value = header_value(block->name, block->text, block->text_length);
 	if (block->form == FORM_INCREMENTAL)
-		hpack_insert(table, block);
+		hpack_insert(table, block, texts);
 	if (block->name == NAME_PATH)
 		hpack_keep_path(block, block->text, block->text_length);
 	block->fields++;
@@ -341,10 +425,11 @@ ENGINE_GLOBAL int hpack_literal(struct hpack_table *table, struct hpack_block *b
 
 /*
  * Reads the next field, or size update. Returns 1, 0 at the block's end, or a negated enum reason: then neither the
- * block nor the table can be used any more.
+ * block nor the table can be used any more. `texts`, of this table, may be NULL.
  */
-ENGINE_GLOBAL int hpack_next(struct hpack_table *table, struct hpack_block *block)
+ENGINE_GLOBAL int hpack_next(struct hpack_table *table, struct hpack_block *block, struct hpack_texts *texts)
 {
+	__u32 start;
 	__s64 index;
 	int result;
 
@@ -355,15 +440,23 @@ ENGINE_GLOBAL int hpack_next(struct hpack_table *table, struct hpack_block *bloc
 	block->entry = 0;
 	block->name_entry = 0;
 	block->static_index = 0;
-	if (!(block->bytes[masked(block->position, HPACK_BUFFER_SIZE)] & 0x80))
-		return hpack_literal(table, block);
+	block->altered = 0;
+	start = block->position;
+	if (!(block->bytes[masked(start, HPACK_BUFFER_SIZE)] & 0x80)) {
+		result = hpack_literal(table, block, texts);
+		if (result > 0 && block->name == NAME_PATH)
+			hpack_note_path(block, start);
+		return result;
+	}
 	block->form = FORM_INDEXED;
 	index = hpack_integer(block, 0x7f);
 	if (index < 0)
 		return index;
-	result = hpack_look_up(table, block, index);
+	result = hpack_look_up(table, block, index, texts);
 	if (result)
 		return result;
+	if (block->name == NAME_PATH)
+		hpack_note_path(block, start);
 	if (unlikely(block->static_index && block->name == NAME_PATH))
 		hpack_keep_path(block, hpack_statics[masked(index, 64)].value_text, block->value_length);
 	block->fields++;

@@ -31,7 +31,8 @@ enum http2_event {
 	EVENT_DATA = 5,	   /* DATA stands at `position`, `remaining` bytes of it: the caller takes it in (http2_take) */
 	EVENT_RESET = 6,   /* RST_STREAM: `stream`, `code` */
 	EVENT_GOAWAY = 7,
-	EVENT_EDIT = 8,	   /* the byte of the message at `edit_position` becomes `edit_value` */
+	EVENT_EDIT = 8,	   /* `edit_count` bytes of the message at `edit_position` become `edit_value` and `edit_second` */
+	EVENT_REWRITE = 9, /* the caller's own: a frame is replaced */
 };
 
 enum http2_type {
@@ -54,6 +55,7 @@ enum http2_type {
 #define FLAG_PRIORITY 0x20
 
 #define FRAME_HEADER_SIZE 9
+#define NO_FRAME 0xffffffff
 #define PREFACE_SIZE 24
 #define MAX_TOKEN 16
 #define SETTINGS_HEADER_TABLE_SIZE 1
@@ -93,6 +95,9 @@ struct http2_pass {
 	__u32 code;
 	__u32 edit_position;
 	__u32 edit_value;
+	__u32 edit_second;
+	__u32 edit_count;
+	__u32 frame; /* where the frame of a header block begins in the message; NO_FRAME: it is not whole in the window */
 };
 
 ENGINE_INLINE void http2_start(struct http2_direction *dir, int client)
@@ -335,6 +340,7 @@ ENGINE_INLINE int http2_block(struct http2_direction *dir, struct http2_pass *pa
 	http2_finish_payload(dir);
 	pass->stream = dir->block_stream;
 	pass->flags = dir->block_flags;
+	pass->frame = NO_FRAME;
 	dir->block_stream = 0;
 	dir->block_length = 0;
 	return dir->promise ? EVENT_PROMISE : EVENT_HEADERS;
@@ -376,6 +382,7 @@ ENGINE_GLOBAL int http2_setting(struct http2_direction *dir, struct http2_pass *
 		return EVENT_NONE;
 	pass->edit_position = pass->position - 1;
 	pass->edit_value = limit;
+	pass->edit_count = 1;
 	return EVENT_EDIT;
 }
 
@@ -432,7 +439,7 @@ ENGINE_INLINE int http2_fixed(struct http2_direction *dir, struct http2_pass *pa
 
 /*
  * A frame that is whole in the window, and like most: the same as the long way does, in a fraction of the steps. Returns
- * EVENT_END, having done nothing, for every other one.
+ * EVENT_END, having done nothing, for every other one; EVENT_MORE for one that a larger window would show.
  */
 ENGINE_INLINE int http2_quick(struct http2_direction *dir, struct http2_pass *pass)
 {
@@ -440,8 +447,14 @@ ENGINE_INLINE int http2_quick(struct http2_direction *dir, struct http2_pass *pa
 	const __u8 *bytes = &pass->block.bytes[at];
 	__u64 head;
 
-	if (available < FRAME_HEADER_SIZE || dir->held_count || dir->block_stream || !dir->begun)
+	if (dir->held_count || dir->block_stream || !dir->begun)
 		return EVENT_END;
+	if (unlikely(available < FRAME_HEADER_SIZE)) {
+		if (pass->size - pass->position < FRAME_HEADER_SIZE)
+			return EVENT_END;
+		pass->want = FRAME_HEADER_SIZE;
+		return EVENT_MORE;
+	}
 	head = load_be64(bytes);
 	length = head >> 40;
 	flags = head >> 24 & 0xff;
@@ -460,13 +473,21 @@ ENGINE_INLINE int http2_quick(struct http2_direction *dir, struct http2_pass *pa
 		pass->position += FRAME_HEADER_SIZE;
 		return EVENT_DATA;
 	case FRAME_HEADERS:
-		if (!stream || (flags & (FLAG_PADDED | FLAG_PRIORITY | FLAG_END_HEADERS)) != FLAG_END_HEADERS ||
-		    length > available - FRAME_HEADER_SIZE)
+		if (!stream || (flags & (FLAG_PADDED | FLAG_PRIORITY | FLAG_END_HEADERS)) != FLAG_END_HEADERS)
 			return EVENT_END;
+		if (unlikely(length > available - FRAME_HEADER_SIZE)) {
+			/* In the window it is seen as a whole, if the message has it so. */
+			if (length > WINDOW_SIZE - FRAME_HEADER_SIZE ||
+			    FRAME_HEADER_SIZE + length > pass->size - pass->position)
+				return EVENT_END;
+			pass->want = FRAME_HEADER_SIZE + length;
+			return EVENT_MORE;
+		}
 		pass->block.position = at + FRAME_HEADER_SIZE;
 		pass->block.end = at + FRAME_HEADER_SIZE + length;
 		pass->stream = stream;
 		pass->flags = flags;
+		pass->frame = pass->position;
 		pass->position += FRAME_HEADER_SIZE + length;
 		return EVENT_HEADERS;
 	case FRAME_WINDOW_UPDATE:

@@ -81,12 +81,13 @@ static __noinline int decode_block(struct hpack_table *table, struct scratch *sc
 	int result;
 
 	block->fields = 0;
+	block->paths = 0;
 	block->path_length = 0;
 	block->path_entry = 0;
 	__builtin_memset(&scratch->heard, 0, sizeof(scratch->heard));
 	loop_below (i, HEADER_BLOCK_SIZE + 1) {
 		if (!hpack_next_short(table, block, &name, &value)) {
-			result = hpack_next(table, block);
+			result = hpack_next(table, block, NULL);
 			if (result <= 0)
 				return result;
 			name = block->name;

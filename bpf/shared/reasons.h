@@ -42,6 +42,14 @@ enum reason {
 	REASON_GRPC_FLAG = 31,		/* a message prefix whose first byte is neither 0 nor 1: only its call is affected */
 	REASON_UNSEEN = 32,		/* bytes went out that the sender hook was not shown */
 	REASON_NO_SCRATCH = 33,		/* more hooks at work on one CPU than there is scratch memory for */
+	REASON_POLICY = 34,		/* an AuthorizationPolicy denies it */
+
+	/* Why a call cannot be judged, or its denial not be said: its connection ends. */
+	REASON_HEADER_REPEATED = 35,	/* a header that policies ask for came twice */
+	REASON_HEADER_TOO_LONG = 36,	/* such a header, longer than TEXT_SIZE */
+	REASON_PATH_NOT_NORMAL = 37,	/* escapes, dot segments or the like: servers may read it otherwise */
+	REASON_CANNOT_REFUSE = 38,	/* the denied request has no part that could be changed, or no gRPC server may refuse it */
+	REASON_EXISTING = 39,		/* the connection is older than the policies for its calls */
 	REASON_MAX
 };
 
@@ -58,5 +66,7 @@ enum helper {
 	HELPER_SKB_LOAD_BYTES = 9,
 	HELPER_SKB_STORE_BYTES = 10,
 	HELPER_MSG_APPLY_BYTES = 11,
+	HELPER_RINGBUF_OUTPUT = 12,
+	HELPER_MSG_PUSH_DATA = 13, /* or bpf_msg_pop_data */
 	HELPER_MAX
 };

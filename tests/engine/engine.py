@@ -22,6 +22,8 @@ FUNCTIONS = (
     "engine_step",
     "engine_data",
     "engine_stream",
+    "engine_rewrite",
+    "engine_neutralise",
 )
 
 

@@ -38,5 +38,7 @@ PROGRAM(engine_message, message(state, shim))
 PROGRAM(engine_step, step(state, shim))
 PROGRAM(engine_data, data(state, shim))
 PROGRAM(engine_stream, stream(state, shim))
+PROGRAM(engine_rewrite, rewrite(state, shim))
+PROGRAM(engine_neutralise, neutralise(state, shim))
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

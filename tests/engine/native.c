@@ -18,6 +18,8 @@ EXPORT(engine_message, message(state, shim))
 EXPORT(engine_step, step(state, shim))
 EXPORT(engine_data, data(state, shim))
 EXPORT(engine_stream, stream(state, shim))
+EXPORT(engine_rewrite, rewrite(state, shim))
+EXPORT(engine_neutralise, neutralise(state, shim))
 
 const __u32 engine_state_size = sizeof(struct shim_state);
 const __u32 engine_shim_size = sizeof(struct shim);

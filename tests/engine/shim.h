@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "engine/denial.h"
 #include "engine/grpc.h"
 
 #define SHIM_BYTES (2 * HEADER_BLOCK_SIZE)
@@ -14,6 +15,9 @@ struct shim_state {
 	struct grpc_stream streams[SHIM_STREAMS];
 	struct http2_direction direction;
 	struct http2_pass pass;
+	struct hpack_texts texts;
+	struct hpack_edits edits;
+	struct hpack_rewrite rewrite;
 };
 
 struct shim {
@@ -25,6 +29,9 @@ struct shim {
 	__u32 slot;		/* stream that DATA belongs to */
 	__u32 remember_entry;
 	__u32 remember_value;
+	__u32 with_texts;	/* the table's strings are kept */
+	__u32 refused;		/* the block is the refusal of a denied call */
+	__u32 status;		/* of the denial */
 	/* From the engine. */
 	enum http2_event event;
 	enum reason reason;	/* after a negative result */
@@ -51,6 +58,9 @@ struct shim {
 	__u8 name_text[TEXT_SIZE];  /* of a literal name */
 	__u8 value_text[TEXT_SIZE]; /* of a literal value */
 	__u8 path_text[TEXT_SIZE];
+	__u8 full_name_text[TEXT_SIZE]; /* with texts */
+	__u32 changed;		    /* the block was written anew, to `bytes` */
+	struct hpack_edits edits;   /* of the block, by its own positions */
 	struct grpc_stream grpc;    /* of the slot */
 };
 
@@ -79,6 +89,7 @@ ENGINE_INLINE int shim_block(struct shim_state *state, struct shim *shim)
 	block->position = offset;
 	block->end = offset + size;
 	block->fields = 0;
+	block->paths = 0;
 	block->path_length = 0;
 	block->path_entry = 0;
 	return 0;
@@ -100,7 +111,7 @@ ENGINE_INLINE void shim_name(struct hpack_block *block, struct shim *shim)
 }
 
 /* The short form must say the same of a field, or nothing at all. */
-ENGINE_INLINE int shim_short(struct hpack_table *table, struct hpack_block *block)
+ENGINE_INLINE int shim_short(struct hpack_table *table, struct hpack_block *block, struct hpack_texts *texts)
 {
 	__u32 position = block->position, fields = block->fields, after, name = 0, value = 0;
 	int result, read = hpack_next_short(table, block, &name, &value);
@@ -108,7 +119,7 @@ ENGINE_INLINE int shim_short(struct hpack_table *table, struct hpack_block *bloc
 	after = block->position;
 	block->position = position;
 	block->fields = fields;
-	result = hpack_next(table, block);
+	result = hpack_next(table, block, texts);
 	if (read && (result != 1 || block->position != after || block->name != name || block->value != value ||
 		     block->fields != fields + 1))
 		return -REASON_MAX;
@@ -124,7 +135,7 @@ ENGINE_INLINE int shim_field(struct shim_state *state, struct shim *shim)
 
 	if (block->position < block->end)
 		shim_name(block, shim);
-	result = shim_short(table, block);
+	result = shim_short(table, block, shim->with_texts ? &state->texts : 0);
 	shim->form = block->form;
 	shim->name = block->name;
 	shim->value = block->value;
@@ -142,7 +153,48 @@ ENGINE_INLINE int shim_field(struct shim_state *state, struct shim *shim)
 	shim->table_max_size = table->max_size;
 	copy_bytes(shim->value_text, TEXT_SIZE, block->text);
 	copy_bytes(shim->path_text, TEXT_SIZE, &block->text[TEXT_SIZE]);
+	copy_bytes(shim->full_name_text, TEXT_SIZE, block->name_text);
 	return shim_result(shim, result);
+}
+
+/* All of the block, written anew where it has to be: 1, or a negated reason. */
+ENGINE_INLINE int shim_rewrite(struct shim_state *state, struct shim *shim)
+{
+	struct hpack_table *table = &state->direction.table;
+	struct hpack_block *block = &state->pass.block;
+	struct hpack_rewrite *rewrite = &state->rewrite;
+	int result = 0;
+	__u32 start, i;
+
+	rewrite_begin(rewrite, shim->refused, shim->status);
+	loop_below (i, HEADER_BLOCK_SIZE + 1) {
+		start = block->position;
+		result = hpack_next(table, block, shim->with_texts ? &state->texts : 0);
+		if (result <= 0)
+			break;
+		rewrite_field(table, rewrite, block, start);
+	}
+	if (result >= 0)
+		result = rewrite_end(rewrite) ? -REASON_CANNOT_REFUSE : 1;
+	shim->changed = rewrite->changed;
+	if (result > 0 && rewrite->changed) {
+		copy_bytes(shim->bytes, REWRITE_SIZE, rewrite->bytes);
+		shim->size = rewrite->length;
+	}
+	return shim_result(shim, result);
+}
+
+/* How the block that was read is refused by its server: 1, or a negated reason. */
+ENGINE_INLINE int shim_neutralise(struct shim_state *state, struct shim *shim)
+{
+	struct hpack_block *block = &state->pass.block;
+	__u32 offset = at_most(shim->offset, HEADER_BLOCK_SIZE);
+	int result = denial_neutralise(&state->direction.table, block, &state->edits);
+
+	shim->edits = state->edits;
+	shim->edits.at[0] -= offset;
+	shim->edits.at[1] -= offset;
+	return shim_result(shim, result ? -REASON_CANNOT_REFUSE : 1);
 }
 
 ENGINE_INLINE int shim_remember(struct shim_state *state, struct shim *shim)
@@ -197,6 +249,7 @@ ENGINE_INLINE int shim_step(struct shim_state *state, struct shim *shim)
 	shim->code = pass->code;
 	if (event == EVENT_HEADERS || event == EVENT_PROMISE) {
 		pass->block.fields = 0;
+		pass->block.paths = 0;
 		pass->block.path_length = 0;
 		pass->block.path_entry = 0;
 	}

@@ -1,0 +1,255 @@
+"""Denials: what a server reads of a denied call, and a client of its refusal, with another implementation."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Final
+
+import pytest
+from hpack import Decoder
+from hpack.table import HeaderTable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.engine import Kernel, Native, get_bytes, put_bytes
+from engine.test_hpack_differential import HUFFMAN, examples, integer
+from support import machine
+
+Headers = list[tuple[bytes, bytes]]
+
+OFFSETS: Final = (0, 1, 777)
+MESSAGE: Final = b"RBAC: access denied"
+LIMIT: Final = 4096  # REWRITE_LIMIT
+
+
+class Scribe:
+    """Writes header blocks in whatever forms HPACK has."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = Random(seed)
+        self.table = HeaderTable()
+
+    def _string(self, text: bytes) -> bytes:
+        if self.chance.random() < 0.6:
+            code = HUFFMAN.encode(text)
+            return integer(len(code), 7, 0x80) + code
+        return integer(len(text), 7, 0) + text
+
+    def _field(self, name: bytes, value: bytes) -> bytes:
+        found = self.table.search(name, value)
+        index, whole = (found[0], found[2] is not None) if found else (0, False)
+        if whole and self.chance.random() < 0.8:
+            return integer(index, 7, 0x80)
+        bits, pattern = self.chance.choice([(6, 0x40)] * 6 + [(4, 0x00)] * 2 + [(4, 0x10)])
+        named = index and self.chance.random() < 0.7
+        start = integer(index, bits, pattern) if named else bytes([pattern]) + self._string(name)
+        if pattern == 0x40:
+            self.table.add(name, value)
+        return start + self._string(value)
+
+    def write(self, headers: Headers) -> bytes:
+        block = b""
+        if self.chance.random() < 0.05:
+            size = self.chance.choice([0, 60, 200, 1000, 4096])
+            self.table.maxsize = size
+            block += integer(size, 5, 0x20)
+        return block + b"".join(self._field(*each) for each in headers)
+
+
+class Direction:
+    """One direction of a connection through the engine, to another implementation's decoder."""
+
+    def __init__(self, engine: Native | Kernel, *, client: bool) -> None:
+        self.engine = engine
+        self.shim: Any = engine.shim
+        self.client = client
+        engine.reset()
+        engine.call("engine_client" if client else "engine_server")
+        self.decoder = Decoder(max_header_list_size=1 << 62)
+
+    def _read(self, wire: bytes, offset: int, *, refused: bool) -> None:
+        put_bytes(self.shim, wire)
+        self.shim.offset = offset
+        self.shim.with_texts = self.client
+        self.shim.refused, self.shim.status = refused, 7
+        self.engine.call("engine_block")
+        assert self.engine.call("engine_rewrite") == 1, wire.hex()
+
+    def rewritten(self, wire: bytes, offset: int = 0, *, refused: bool = False) -> Headers:
+        """What is read of a block that is passed on."""
+        self._read(wire, offset, refused=refused)
+        if self.shim.changed:
+            wire = get_bytes(self.shim, "bytes", self.shim.size)
+        return [(bytes(name), bytes(value)) for name, value in self.decoder.decode(wire, raw=True)]
+
+    def denied(self, wire: bytes, offset: int = 0) -> Headers | None:
+        """What is read of a request that is denied; None: it cannot be, and the connection ends."""
+        self._read(wire, offset, refused=False)
+        if self.engine.call("engine_neutralise") != 1:
+            return None
+        changed = bytearray(wire)
+        for index in range(self.shim.edits.count):
+            changed[self.shim.edits.at[index]] = self.shim.edits.value[index]
+        assert len(changed) == len(wire)
+        return [(bytes(name), bytes(value)) for name, value in self.decoder.decode(bytes(changed), raw=True)]
+
+
+WORDS: Final = [b"a", b"bb", b"x-trace", b"0123456789" * 9, b"\xff\x00 ", b"grpc", b"-"]
+
+
+def some(chance: Random) -> Headers:
+    return [
+        (b"x-" + chance.choice(WORDS).lower().strip(b"\xff\x00 "), chance.choice(WORDS) * chance.randrange(4))
+        for _ in range(chance.choice([0, 0, 1, 2, 5]))
+    ]
+
+
+def answers(engine: Native | Kernel, seed: int, count: int) -> None:
+    """A server's header blocks, some of them refusals of denied calls."""
+    scribe, direction, chance = Scribe(seed), Direction(engine, client=False), Random(seed + 1)
+    for _ in range(count):
+        kind = chance.choice(["headers", "trailers", "trailers", "lone", "refusal", "refusal"])
+        status = str(chance.choice([0, 0, 0, 5, 12, 13, 16])).encode()
+        message = [(b"grpc-message", b"because " + chance.choice(WORDS))] if status != b"0" else []
+        begin = [(b":status", b"200")]
+        if chance.random() < 0.8:
+            begin.append((b"content-type", chance.choice([b"application/grpc", b"application/grpc+proto"])))
+        if kind == "refusal":
+            reason = [(b"grpc-message", b"refused " + chance.choice(WORDS))] if chance.random() < 0.8 else []
+            headers = [*begin, *some(chance), (b"grpc-status", b"12"), *reason, *some(chance)]
+        elif kind == "headers":
+            headers = [*begin, *some(chance)]
+        else:
+            headers = [*(begin if kind == "lone" else []), *some(chance), (b"grpc-status", status), *message]
+        found = direction.rewritten(scribe.write(headers), chance.choice(OFFSETS), refused=kind == "refusal")
+        if kind != "refusal":
+            assert found == headers
+            continue
+        assert found[0] == (b":status", b"200")
+        names = [name for name, _ in found]
+        for name, value in ((b"grpc-status", b"7"), (b"grpc-message", MESSAGE)):
+            assert names.count(name) == 1
+            assert (name, value) in found
+        assert names.count(b"content-type") == 1
+        assert dict(found)[b"content-type"].startswith(b"application/grpc")
+        verdict = {b"grpc-status", b"grpc-message", b"grpc-statut", b"grpc-messaga", b"content-type"}
+        assert [each for each in found if each[0] not in verdict] == [
+            each for each in headers if each[0] not in verdict
+        ]
+
+
+PATHS: Final = [b"/shop.Cart/Add", b"/shop.Cart/Remove", b"/a/b", b"/p/" + b"m" * 300, b"/very.long.package.Name/M"]
+
+
+def requests(engine: Native | Kernel, seed: int, count: int) -> None:
+    """A client's header blocks, some of calls that are denied."""
+    scribe, direction, chance = Scribe(seed), Direction(engine, client=True), Random(seed + 1)
+    for _ in range(count):
+        path = chance.choice(PATHS)
+        pseudo = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"cart")]
+        chance.shuffle(pseudo)
+        headers = [*pseudo, (b"content-type", b"application/grpc"), *some(chance), (b"te", b"trailers")]
+        wire, offset = scribe.write(headers), chance.choice(OFFSETS)
+        if chance.random() < 0.5:
+            assert direction.rewritten(wire, offset) == headers
+            continue
+        found = direction.denied(wire, offset)
+        if found is None:
+            # A reference of two bytes, and no other reason: the connection would end here.
+            assert len(scribe.table.dynamic_entries) > 65
+            return
+        ((name, value),) = [each for each in found if each not in headers]
+        assert name == b":path"
+        assert value.startswith(b"/")
+        assert value not in PATHS
+        assert [each for each in found if each[0] != b":path"] == [each for each in headers if each[0] != b":path"]
+
+
+seeds = st.integers(0, 1 << 60)
+
+
+@examples(300, 50_000)
+@given(seed=seeds)
+def test_refusals_become_denials(native: Native, seed: int) -> None:
+    answers(native, seed, 40)
+
+
+@examples(300, 50_000)
+@given(seed=seeds)
+def test_denied_calls_show_no_method(native: Native, seed: int) -> None:
+    requests(native, seed, 40)
+
+
+@settings(max_examples=2_000 if machine.long_run() else 30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=seeds)
+def test_all_of_it_in_the_kernel(in_kernel: Kernel, seed: int) -> None:
+    answers(in_kernel, seed, 20)
+    requests(in_kernel, seed, 20)
+
+
+@pytest.mark.parametrize("huffman", [False, True])
+def test_every_place_of_the_slash(native: Native, huffman: bool) -> None:
+    """In Huffman code it begins at any of a byte's bits, and may lie in two of them."""
+    seen = set()
+    for length in range(1, 300):
+        service = bytes(Random(length).choices(b"abcdefghijklmnopqrstuvwxyzABC.0129_", k=length))
+        path = b"/" + service + b"/Method"
+        text = HUFFMAN.encode(path) if huffman else path
+        wire = b"\x83\x86" + b"\x44" + integer(len(text), 7, 0x80 if huffman else 0) + text + b"\x41\x01a"
+        direction = Direction(native, client=True)
+        found = direction.denied(wire, length % 5)
+        assert found is not None
+        assert dict(found)[b":path"] == b"/" + service + b"-Method"
+        seen.add(direction.shim.edits.count)
+        # The server has kept what it was given: a later reference is written out.
+        assert direction.rewritten(b"\x83\x86\xbf\xbe") == [
+            (b":method", b"POST"), (b":scheme", b"http"), (b":path", path), (b":authority", b"a"),
+        ]  # fmt: skip
+    assert seen == ({1, 2} if huffman else {1})
+
+
+@pytest.mark.parametrize(
+    "path", [b"/", b"/one", b"", b"no/slash/first", b"*"], ids=["root", "one", "empty", "relative", "star"]
+)
+def test_what_no_grpc_server_would_know(native: Native, path: bytes) -> None:
+    """A path without two parts is no method's: the connection ends instead."""
+    for code in (path, HUFFMAN.encode(path)):
+        wire = b"\x83\x04" + integer(len(code), 7, 0 if code is path else 0x80) + code
+        assert Direction(native, client=True).denied(wire) is None
+
+
+def test_two_paths(native: Native) -> None:
+    assert Direction(native, client=True).denied(b"\x83\x84\x84") is None
+    assert Direction(native, client=True).denied(b"\x83\x86") is None
+
+
+@examples(200, 20_000)
+@given(seed=seeds)
+def test_texts_are_what_was_sent(native: Native, seed: int) -> None:
+    """Names and values in full, whatever referred to them, also after eviction."""
+    scribe, chance = Scribe(seed), Random(seed + 1)
+    direction = Direction(native, client=True)
+    for _ in range(30):
+        headers = [
+            (
+                b"x-%d" % chance.randrange(40),
+                bytes([chance.randrange(256)]) * chance.choice([0, 3, 50, 900, 1024, 1500]),
+            )
+            for _ in range(chance.randrange(6))
+        ]
+        wire = scribe.write(headers)
+        put_bytes(direction.shim, wire)
+        direction.shim.offset, direction.shim.with_texts = 0, 1
+        direction.engine.call("engine_block")
+        for name, value in headers:
+            while (result := direction.engine.call("engine_field")) == 1 and direction.shim.form == SIZE_UPDATE:
+                pass
+            assert result == 1
+            assert get_bytes(direction.shim, "full_name_text", len(name)) == name
+            assert get_bytes(direction.shim, "value_text", len(value)) == value[:1024]
+        while (result := direction.engine.call("engine_field")) == 1:
+            assert direction.shim.form == SIZE_UPDATE
+        assert result == 0
+
+
+SIZE_UPDATE: Final = 4  # FORM_SIZE_UPDATE
