@@ -6,5 +6,6 @@
 #include "hooks/inspect.bpf.c"
 #include "hooks/options.bpf.c"
 #include "hooks/connect.bpf.c"
+#include "hooks/guard.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /* Attached to cgroups: where a connection goes, and what getpeername says of it. */
-#include "mesh/virtual.h"
+#include "mesh/dialling.h"
 
 SEC("cgroup/connect4")
 int zerohop_connect4(struct bpf_sock_addr *ctx)

@@ -92,7 +92,7 @@ static __always_inline int advance_call(struct reading *reading, struct call *ca
 }
 
 /* All of a call but its state. */
-static __always_inline void fill_call(struct call *call, struct scratch *scratch, __u32 place)
+static __always_inline void fill_call(struct call *call, struct scratch *scratch, __u32 place, __u32 judges)
 {
 	__u32 grpc = scratch->heard.grpc;
 
@@ -106,6 +106,12 @@ static __always_inline void fill_call(struct call *call, struct scratch *scratch
 	call->grpc_status = 0;
 	call->grpc = grpc;
 	call->place = place;
+	call->denied = 0;
+	if (unlikely(judges)) {
+		call->denied = scratch->judging.denied;
+		call->halves[ROLE_CLIENT].tag = scratch->judging.policy;
+		call->halves[ROLE_SERVER].tag = scratch->judging.rule;
+	}
 }
 
 /* A call whose slot is another's. */
@@ -116,10 +122,10 @@ static __noinline int spill_call(struct reading *reading, struct scratch *scratc
 	struct call call = {};
 
 	if (shared && !__sync_val_compare_and_swap(&shared->connection, 0, key.connection)) {
-		fill_call(&shared->call, scratch, PLACE_SHARED);
+		fill_call(&shared->call, scratch, PLACE_SHARED, reading->judges);
 		WRITE_ONCE(shared->call.state, state);
 	} else {
-		fill_call(&call, scratch, PLACE_TABLE);
+		fill_call(&call, scratch, PLACE_TABLE, reading->judges);
 		call.state = state;
 		if (bpf_map_update_elem(&calls, &key, &call, BPF_NOEXIST)) {
 			count_error(HELPER_MAP_UPDATE);
@@ -141,7 +147,7 @@ static __always_inline void begin_call(struct reading *reading, struct scratch *
 		spill_call(reading, scratch, stream, state);
 		return;
 	}
-	fill_call(slot, scratch, PLACE_OWN);
+	fill_call(slot, scratch, PLACE_OWN, reading->judges);
 	WRITE_ONCE(slot->state, state);
 }
 

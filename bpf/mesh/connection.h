@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "mesh/enforcing.h"
 #include "mesh/identity.h"
 #include "mesh/streams.h"
 #include "mesh/virtual.h"
@@ -380,6 +381,32 @@ static __noinline int on_connect_failed(struct bpf_sock_ops *ctx)
 	return 0;
 }
 
+/* Judges the connection of the server's socket that has just been made. */
+static __noinline int judge_connection(struct bpf_sock_ops *ctx, struct connection *conn)
+{
+	struct dial dial = {};
+
+	if (!conn)
+		return 0;
+	fill_addresses(ctx, dial.source, dial.destination, ROLE_SERVER);
+	judge_as(conn, &dial);
+	return 0;
+}
+
+/* The server's end is complete but for `sock`. Breaks a connection that policies do not let be. Returns whether it has. */
+static __noinline int enforce(struct bpf_sock_ops *ctx, struct connection *conn, __u64 id, const struct sock *sk)
+{
+	__u32 reason = conn ? why_forbidden(conn, id) : REASON_NONE;
+
+	if (reason == REASON_NONE)
+		return 0;
+	/* What comes is dropped by the receiver hook, so the socket has to be a member. */
+	if (!(conn->ends[ROLE_SERVER].flags & END_ENROLLED))
+		enrol(ctx, id, conn, ROLE_SERVER);
+	forbid(conn, sk, reason);
+	return 1;
+}
+
 /* What the server's end knows of a connection whose client's does not. Returns whether it becomes a member. */
 static __noinline int decide_server(struct bpf_sock_ops *ctx, struct connection *conn, struct sock *sk, int blocking)
 {
@@ -428,6 +455,7 @@ static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u3
 	fill_end(ctx, server, workload);
 	server->sock = (__u64)sk;
 	member = decide_server(ctx, conn, sk, blocking);
+	judge_connection(ctx, conn);
 	if (join(ctx, id, ROLE_SERVER, member)) {
 		bpf_map_delete_elem(&connections, &id);
 		return 0;
@@ -436,6 +464,7 @@ static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u3
 	WRITE_ONCE(conn->open_ends, 1);
 	if (member && (open_reading(ctx, conn, id, ROLE_SERVER) || enrol(ctx, id, conn, ROLE_SERVER)))
 		read_no_further(conn);
+	enforce(ctx, conn, id, sk);
 	if (!is_read(conn))
 		count_opened(conn);
 	return 0;
@@ -539,7 +568,8 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 			close_end(conn, server, id, ctx);
 		return 0;
 	}
-	if (conn->reason == REASON_NONE)
+	judge_connection(ctx, conn);
+	if (!enforce(ctx, conn, id, sk) && conn->reason == REASON_NONE)
 		__sync_fetch_and_add(&count->shortcut_connections_opened, 1);
 	if (member)
 		join_reading(ctx, id);

@@ -2,7 +2,7 @@
 /* One pass of the engine over one message: what both hooks have in common. */
 #pragma once
 
-#include "mesh/calls.h"
+#include "mesh/judged.h"
 
 /* Of a message that is looked at: enough for a call's headers and the beginning of its message. */
 #define LOOK_SIZE 512
@@ -69,6 +69,10 @@ __noinline int take_step(struct reading *reading, struct scratch *scratch, __u32
 	case EVENT_DATA:
 		return on_data(reading, scratch, role);
 	case EVENT_HEADERS:
+		/* The caller's, whose stack is less deep. */
+		if (unlikely(reading->judges) && (role == ROLE_CLIENT || reading->denials))
+			return EVENT_HEADERS;
+		fallthrough;
 	case EVENT_PROMISE:
 		reason = read_block(reading, scratch, role);
 		if (unlikely(reason))
@@ -101,6 +105,7 @@ static __always_inline int begin_pass(struct reading *reading, struct scratch *s
 	pass->filled = 0;
 	scratch->base = 0;
 	scratch->now = 0;
+	scratch->changed = 0;
 	if (unlikely(dir->block_length) && move_pieces(scratch, reading->id, role, dir->block_length, 0))
 		return REASON_HELPER_FAILED;
 	return 0;
@@ -134,13 +139,16 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 
 /*
  * Reads a message of the direction that `role` sends. `fetch(context, scratch)` fills the window from the position on,
- * `edit(context, scratch)` writes a byte of the message; both return 0, or -1.
+ * `edit(context, scratch)` writes bytes of the message, `rewrite(context, scratch)` exchanges a frame for another; all
+ * return 0, or -1.
  */
-#define read_message(reading, scratch, role, size, context, fetch, edit)                                          \
+#define read_message(reading, scratch, role, size, context, fetch, edit, rewrite)                                 \
 	({                                                                                                            \
 		struct http2_direction *__dir = &(reading)->halves[role].direction;                                         \
 		__u32 __before = __dir->block_length, __i;                                                            \
 		int __event = -begin_pass(reading, scratch, role, size);                                          \
+		if (unlikely((reading)->judges))                                                                      \
+			refresh_policies(reading, scratch);                                                           \
 		loop_below (__i, MAX_STEPS) {                                                                         \
 			if (__event < 0)                                                                              \
 				break;                                                                                \
@@ -149,8 +157,13 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 				break;                                                                                \
 			if (__event == EVENT_MORE && fetch(context, scratch))                                         \
 				__event = -REASON_HELPER_FAILED;                                                      \
+			if (unlikely(__event == EVENT_HEADERS))                                                       \
+				__event = (role) == ROLE_CLIENT ? read_request(reading, scratch) :                    \
+								  read_answer(reading, scratch);                      \
 			if (__event == EVENT_EDIT && edit(context, scratch))                                          \
 				__event = -REASON_HELPER_FAILED;                                                      \
+			if (__event == EVENT_REWRITE && rewrite(context, scratch))                                    \
+				__event = -REASON_CANNOT_REFUSE;                                                      \
 		}                                                                                                     \
 		if (__event >= 0)                                                                                     \
 			__event = -end_pass(reading, scratch, role, __before);                                    \
@@ -193,18 +206,81 @@ static __always_inline int fetch_msg(struct sk_msg_md *msg, struct scratch *scra
 
 static __always_inline int edit_msg(struct sk_msg_md *msg, struct scratch *scratch)
 {
-	__u32 position = scratch->pass.edit_position;
+	struct http2_pass *pass = &scratch->pass;
+	__u32 position = pass->edit_position, count = pass->edit_count;
 	__u8 *data;
 
-	if (bpf_msg_pull_data(msg, position, position + 1, 0)) {
+	if (bpf_msg_pull_data(msg, position, position + count, 0)) {
 		count_error(HELPER_MSG_PULL_DATA);
 		return -1;
 	}
 	scratch->base = position;
+	scratch->changed = 1;
 	data = msg->data;
 	if ((void *)(data + 1) > msg->data_end)
 		return -1;
-	*data = scratch->pass.edit_value;
+	data[0] = pass->edit_value;
+	if (count < 2)
+		return 0;
+	if ((void *)(data + 2) > msg->data_end)
+		return -1;
+	data[1] = pass->edit_second;
+	return 0;
+}
+
+/* Writes the header of the frame that begins the linear part, and the block after it. */
+static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch)
+{
+	__u32 length, i;
+	__u8 *data, *end;
+
+	if (!msg || !scratch)
+		return -1;
+	length = scratch->rewrite.length;
+	data = msg->data;
+	if ((void *)(data + FRAME_HEADER_SIZE) > msg->data_end)
+		return -1;
+	data[0] = length >> 16;
+	data[1] = length >> 8;
+	data[2] = length;
+	loop_below (i, REWRITE_LIMIT) {
+		if (i >= length)
+			return 0;
+		data = msg->data;
+		end = msg->data_end;
+		data += FRAME_HEADER_SIZE + masked(i, REWRITE_LIMIT);
+		if (data + 1 > end)
+			return -1;
+		*data = scratch->rewrite.bytes[masked(i, REWRITE_SIZE)];
+	}
+	return 0;
+}
+
+/* Puts another block into the frame of headers that the pass has just read. */
+static __always_inline int rewrite_msg(struct sk_msg_md *msg, struct scratch *scratch)
+{
+	struct http2_pass *pass = &scratch->pass;
+	__u32 frame = pass->frame, was = pass->position - frame, is = FRAME_HEADER_SIZE + scratch->rewrite.length;
+	long failed = 0;
+
+	if (frame == NO_FRAME || !scratch->firm)
+		return -1;
+	if (is > was)
+		failed = bpf_msg_push_data(msg, frame + FRAME_HEADER_SIZE, is - was, 0);
+	else if (is < was)
+		failed = bpf_msg_pop_data(msg, frame + FRAME_HEADER_SIZE, was - is, 0);
+	if (failed || bpf_msg_pull_data(msg, frame, frame + is, 0)) {
+		count_error(HELPER_MSG_PUSH_DATA);
+		return -1;
+	}
+	scratch->base = frame;
+	scratch->changed = 1;
+	if (write_frame(msg, scratch))
+		return -1;
+	pass->size += is - was;
+	pass->position = frame + is;
+	pass->start = pass->position;
+	pass->filled = 0;
 	return 0;
 }
 
@@ -226,11 +302,19 @@ static __always_inline int fetch_skb(struct __sk_buff *skb, struct scratch *scra
 
 static __always_inline int edit_skb(struct __sk_buff *skb, struct scratch *scratch)
 {
-	__u8 value = scratch->pass.edit_value;
+	__u8 values[2] = { scratch->pass.edit_value, scratch->pass.edit_second };
+	__u32 position = scratch->pass.edit_position;
 
-	if (bpf_skb_store_bytes(skb, scratch->pass.edit_position, &value, 1, 0)) {
+	if (bpf_skb_store_bytes(skb, position, values, 1, 0) ||
+	    (scratch->pass.edit_count > 1 && bpf_skb_store_bytes(skb, position + 1, &values[1], 1, 0))) {
 		count_error(HELPER_SKB_STORE_BYTES);
 		return -1;
 	}
 	return 0;
+}
+
+/* What was received keeps its length: the socket's sequence numbers count it. */
+static __always_inline int rewrite_skb(struct __sk_buff *skb, struct scratch *scratch)
+{
+	return -1;
 }

@@ -2,8 +2,9 @@
 /* What the hooks keep of the connections that the engine reads: no contract with user space. */
 #pragma once
 
+#include "engine/denial.h"
 #include "engine/grpc.h"
-#include "mesh/telemetry.h"
+#include "mesh/policy.h"
 
 /* What has become of a call, in the low half of `state`. */
 enum call_state {
@@ -17,14 +18,15 @@ enum call_state {
 struct call {
 	__u64 state; /* the stream << 32 | enum call_state; 0: the slot is free */
 	__u64 start_ns;
-	struct grpc_stream halves[2]; /* by the role of the sender: request, response */
+	struct grpc_stream halves[2]; /* by the role of the sender: request, response; tags: policy, and rule plus one */
 	__u32 method;
 	__u32 timeout;		      /* grpc-timeout, as header_value packs it; 0: none */
 	__u16 http_status;
 	__u8 grpc_status;	      /* as sent, plus one; 0: not yet */
 	__u8 grpc;		      /* content-type of the request */
 	__u8 place;		      /* enum place */
-	__u8 reserved[3];
+	__u8 denied;		      /* a policy denies it: the server refuses it, as what it does not know */
+	__u8 reserved[2];
 };
 
 /* Where a call is kept. */
@@ -65,7 +67,10 @@ struct repeated {
 	__u32 inserted;
 	__u32 mark;
 	struct heard heard;
-	__u32 reserved[2];
+	__u32 policies; /* by which generation its call was let through, */
+	__u32 policy;	/* by which of them, */
+	__u32 rule;	/* and by which rule, plus one */
+	__u32 reserved;
 };
 
 /* One direction of a connection that is read; only one hook writes it, and on its own CPU as a rule. */
@@ -75,6 +80,8 @@ struct half {
 	__u32 last_stream;	     /* highest that the client began */
 	__u32 spilled;		     /* calls that were given a place elsewhere, by who reads requests */
 	__u32 returned;		     /* of those, over by what this direction said */
+	__u32 altered;		     /* the table has entries that are, or had */
+	__u32 changed_seq;	     /* write_seq after the last message that was changed, 0: none was */
 	struct repeated repeated[2]; /* by END_STREAM: headers and trailers take turns */
 };
 
@@ -92,7 +99,12 @@ struct reading {
 	__u8 destination_address[16];
 	__u8 family;
 	__u8 protocol;
-	__u8 reserved[6];
+	__u8 judges;		/* its calls are judged, or may come to be: it has texts */
+	__u8 reserved[5];
+	__u32 policies;		/* by which generation the connection was judged for its calls; 0: by none */
+	__u32 deny;		/* of that, where the diagrams go on for calls */
+	__u32 allow;
+	__u32 denials;		/* calls that were denied */
 	struct half halves[2];	/* by the role of the sender */
 	struct call slots[CALL_SLOTS]; /* stream identifiers take turns */
 };
@@ -110,17 +122,35 @@ struct piece {
 	__u8 bytes[PIECE_SIZE];
 };
 
+/* A call that is judged. */
+struct judging {
+	__u32 generation;
+	__u32 doubt;  /* enum reason: why nobody can tell what it asks for */
+	__u32 seen;   /* attributes, a bit each */
+	__u32 denied;
+	__u32 policy; /* that decided, 0: none did */
+	__u32 rule;   /* of it, plus one; 0: none */
+	__u32 classes[POLICY_STRINGS];
+	__u32 reserved;
+};
+
 /* What a pass needs beside the connection's own state. */
 struct scratch {
 	__u64 now;	      /* when the message was seen; 0: not asked for yet */
 	struct http2_pass pass;
 	struct heard heard;   /* in the header block just read */
+	__u32 firm;	      /* all of the message goes out as it is, if it does */
 	struct call ended;    /* a copy of the call that has just ended */
 	__u32 index;	      /* among its CPU's */
 	__u32 busy;
-	__u32 reserved;
+	__u32 changed;	      /* what was shown is not what goes out */
 	__u32 base;	      /* first byte of the message in the linear part that the kernel shows */
 	struct method method; /* to be inserted */
+	struct dial dial;
+	struct judgement judged;
+	struct judging judging;
+	struct hpack_edits edits;
+	struct hpack_rewrite rewrite;
 };
 
 /* Paths are hashed and compared by words. */
@@ -141,6 +171,23 @@ struct {
 	__type(key, __u32);
 	__type(value, struct reading);
 } blank_readings SEC(".maps");
+
+/* The texts of the client's table, where calls are judged by what it refers to. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CONNECTIONS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u64);
+	__type(value, struct hpack_texts);
+} client_texts SEC(".maps");
+
+/* Zeros, to be inserted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct hpack_texts);
+} blank_texts SEC(".maps");
 
 /* Zeros, to be inserted. */
 struct {

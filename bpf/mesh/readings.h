@@ -92,7 +92,9 @@ static __noinline int open_reading(struct bpf_sock_ops *ctx, struct connection *
 	reading->protocol = conn->protocol;
 	reading->halves[masked(role, 2)].next_seq = ctx->snd_nxt;
 	fill_addresses(ctx, reading->source_address, reading->destination_address, role);
-	return 0;
+	if (!prepare_judging(reading))
+		return 0;
+	bpf_map_delete_elem(&readings, &id);
 failed:
 	count_error(HELPER_MAP_UPDATE);
 	__sync_fetch_and_add(&count->unread[REASON_TABLE_FULL], 1);
@@ -146,6 +148,8 @@ __noinline int close_reading(__u64 id, int left)
 gone:
 	drop_pieces(id, ROLE_CLIENT, reading->halves[ROLE_CLIENT].direction.block_length);
 	drop_pieces(id, ROLE_SERVER, reading->halves[ROLE_SERVER].direction.block_length);
+	if (reading->judges)
+		bpf_map_delete_elem(&client_texts, &id);
 	bpf_map_delete_elem(&readings, &id);
 	return speaks;
 }

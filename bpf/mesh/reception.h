@@ -9,8 +9,8 @@
  */
 #pragma once
 
+#include "mesh/enforcing.h"
 #include "mesh/observe.h"
-#include "shared/kernel.h"
 
 struct cut {
 	struct __sk_buff *skb;
@@ -44,11 +44,8 @@ static __noinline int cut_front(struct __sk_buff *skb, __u32 size)
 	return cut.failed || cut.left ? -1 : 0;
 }
 
-/*
- * The stream cannot go on without a wrong byte: nothing more is passed on, and both programs learn of it when they
- * send (SK_DROP in the sender hook: EACCES). There is no helper that resets a connection from here.
- */
-static __noinline int break_off(struct reception *reception)
+/* The stream cannot go on without a wrong byte. */
+static __noinline int break_off(struct reception *reception, const struct sock *sk)
 {
 	struct connection *conn;
 	__u64 id;
@@ -59,32 +56,33 @@ static __noinline int break_off(struct reception *reception)
 	reception->broken = 1;
 	count_error(HELPER_SKB_ADJUST_ROOM);
 	conn = bpf_map_lookup_elem(&connections, &id);
-	if (!conn)
-		return 0;
-	WRITE_ONCE(conn->broken, 1);
-	conn->reason = REASON_OVERLAP;
-	WRITE_ONCE(conn->leave_ns, bpf_ktime_get_ns());
-	count_not_shortcut(REASON_OVERLAP);
-	return 0;
+	return break_connection(conn, sk, REASON_OVERLAP);
 }
 
-/* What no sender hook has seen: `size` bytes of the peer's. */
-static __always_inline void read_received(struct __sk_buff *skb, const struct reception *reception, __u32 size)
+/* What no sender hook has seen: `size` bytes of the peer's. -1: they may not pass. */
+static __always_inline int read_received(struct __sk_buff *skb, const struct reception *reception, __u32 size,
+					 const struct sock *sk)
 {
 	__u64 id = reception->connection;
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 	__u32 role = (reception->role ^ 1) & 1;
+	struct connection *conn;
 	struct scratch *scratch;
 
 	if (!reading || reading->off)
-		return;
+		return 0;
 	scratch = acquire_scratch();
 	if (!scratch) {
 		stop_reading(reading, REASON_NO_SCRATCH);
-		return;
+	} else {
+		scratch->firm = 1;
+		read_message(reading, scratch, role, size, skb, fetch_skb, edit_skb, rewrite_skb);
+		release_scratch(scratch);
 	}
-	read_message(reading, scratch, role, size, skb, fetch_skb, edit_skb);
-	release_scratch(scratch);
+	if (likely(!reading->off || !reading->judges))
+		return 0;
+	conn = bpf_map_lookup_elem(&connections, &id);
+	return may_pass_unread(conn, id, sk) ? 0 : -1;
 }
 
 /* The receiver hook: one segment, or several that were joined, under the receiver's lock. */
@@ -98,14 +96,16 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 
 	if (!reception || !len)
 		return SK_PASS;
-	if (unlikely(reception->broken))
+	if (unlikely(reception->broken)) {
+		request_reset(kern->sk, REASON_POLICY);
 		return SK_DROP;
+	}
 	segment = kernel_cast(struct tcp_skb_cb, kern->cb);
 	overlap = reception->next_seq - segment->seq;
 	if (likely((__s32)overlap <= 0)) {
 		reception->next_seq = segment->seq + len;
-		if (reception->reads)
-			read_received(skb, reception, len);
+		if (reception->reads && read_received(skb, reception, len, kern->sk))
+			return SK_DROP;
 		return SK_PASS;
 	}
 #ifdef ZH_BREAK_OVERLAP
@@ -114,13 +114,13 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 	if (overlap > len)
 		overlap = len;
 	if (cut_front(skb, overlap)) {
-		break_off(reception);
+		break_off(reception, kern->sk);
 		return SK_DROP;
 	}
 	if (overlap == len)
 		return SK_DROP;
 	reception->next_seq += len - overlap;
-	if (reception->reads)
-		read_received(skb, reception, len - overlap);
+	if (reception->reads && read_received(skb, reception, len - overlap, kern->sk))
+		return SK_DROP;
 	return SK_PASS;
 }

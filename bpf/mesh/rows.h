@@ -265,7 +265,10 @@ static __always_inline void record_call(const struct reading *reading, const str
 	flow->family = reading->family;
 	flow->source_port = reading->source_port;
 	flow->destination_port = reading->destination_port;
-	flow->reason = REASON_NONE;
+	flow->reason = call->denied ? REASON_POLICY : REASON_NONE;
+	flow->policy = call->halves[ROLE_CLIENT].tag;
+	flow->rule = call->halves[ROLE_SERVER].tag;
+	flow->verdict = call->denied ? VERDICT_DENY : VERDICT_ALLOW;
 	__builtin_memcpy(flow->source_address, reading->source_address, sizeof(flow->source_address));
 	__builtin_memcpy(flow->destination_address, reading->destination_address, sizeof(flow->destination_address));
 	mark_flow(flow, sequence);

@@ -75,19 +75,21 @@ __noinline int readable_bytes(struct reading *reading, __u32 role, __u32 size, _
 	return opaque < size ? opaque : size;
 }
 
-/* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is; 0: it reads no more. */
-static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_msg *kern, __u64 id, __u32 role,
+/* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is; 0: it reads no more; -1:
+ * it can read no more, and no byte may pass unread. */
+static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_msg *kern, __u64 id, __u32 role,
 				       int shortcut)
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 	const struct sock *sk = kern->sk;
-	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, size = msg->size, shown, room, named = 0;
+	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, size = msg->size, shown, room, named = 0, grown;
 	int fits = 1;
 	struct scratch *scratch;
 	__s32 unseen;
 
 	if (!reading || reading->off)
 		return 0;
+	grown = 0;
 	unseen = write_seq - reading->halves[role].next_seq;
 	shown = size;
 	if (unlikely(unseen > 0))
@@ -102,7 +104,12 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		}
 	}
 	if (unlikely(unseen < 0)) {
-		/* It was read before and comes again. */
+		/* It was read before and comes again: as the program wrote it, and not as it was changed. */
+		if (unlikely(reading->judges && reading->halves[role].changed_seq &&
+			     (__s32)(write_seq - reading->halves[role].changed_seq) < -1)) {
+			stop_reading(reading, REASON_UNSEEN);
+			return -1;
+		}
 		if (shown > (__u32)-unseen)
 			shown = -unseen;
 		if (shortcut)
@@ -111,19 +118,27 @@ static __always_inline __u32 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		scratch = acquire_scratch();
 		if (!scratch) {
 			stop_reading(reading, REASON_NO_SCRATCH);
-			return 0;
+			return reading->judges ? -1 : 0;
 		}
-		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg);
+		scratch->firm = fits;
+		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg, rewrite_msg);
+		grown = scratch->pass.size - shown;
+		/* What went past TCP is not given back; what was changed before has gone out. */
+		reading->halves[role].changed_seq = 0;
+		if (unlikely(scratch->changed && !shortcut))
+			reading->halves[role].changed_seq = (write_seq + shown + grown) | 1;
 		release_scratch(scratch);
-		reading->halves[role].next_seq = shortcut ? write_seq : write_seq + shown;
+		reading->halves[role].next_seq = shortcut ? write_seq : write_seq + shown + grown;
 	}
+	if (unlikely(reading->off && reading->judges))
+		return -1;
 	/*
 	 * A piece that may not fit has its length named, although it is all there is: so much passes unseen after an error,
 	 * else a whole message would. What an earlier piece of this message named still stands, until it is taken back.
 	 */
 	if (unlikely(shown < size || !fits))
-		named = shown;
+		named = shown + grown;
 	if (unlikely(named != kern->apply_bytes) && bpf_msg_apply_bytes(msg, named))
 		count_error(HELPER_MSG_APPLY_BYTES);
-	return shown;
+	return (__u32)(shown + grown);
 }

@@ -223,7 +223,8 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	struct connection *conn;
 	struct end *me, *peer;
 	struct sk_msg *kern;
-	__u32 size = msg->size, role, shortcut, shown;
+	__u32 size = msg->size, role, shortcut;
+	__s64 shown;
 
 	member = bpf_sk_storage_get(&memberships, msg->sk, NULL, 0);
 	if (!member)
@@ -236,14 +237,21 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	peer = &conn->ends[role ^ 1];
 	if (unlikely(!me->announced))
 		__sync_fetch_and_add(&me->announced, 1);
+	kern = bpf_cast_to_kern_ctx(msg);
 	if (READ_ONCE(conn->leave_ns)) {
 		WRITE_ONCE(me->stopped, 1);
+		if (unlikely(is_open(conn)))
+			may_pass_unread(conn, member->connection, kern->sk);
 		return unlikely(READ_ONCE(conn->broken)) ? SK_DROP : SK_PASS;
 	}
-	kern = bpf_cast_to_kern_ctx(msg);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
 	if (conn->observers[role] == OBSERVER_SENDER && !READ_ONCE(conn->leave_ns)) {
 		shown = read_sent(msg, kern, member->connection, role, shortcut);
+		if (unlikely(shown < 0)) {
+			if (!may_pass_unread(conn, member->connection, kern->sk))
+				return SK_DROP;
+			shown = 0;
+		}
 		if (likely(shown))
 			size = shown;
 		else if (conn->reason != REASON_NONE) /* nothing to do here any more */

@@ -2,6 +2,7 @@
 /* Telemetry of connections that the engine does not read: bytes, openings, closings. */
 #pragma once
 
+#include "mesh/policy.h"
 #include "mesh/readings.h"
 
 static __noinline struct tcp_series *tcp_row_of(const struct connection *conn)
@@ -57,6 +58,9 @@ static __always_inline void record_connection(struct bpf_sock_ops *ctx, const st
 	flow->source_port = conn->client_port;
 	flow->destination_port = conn->server_port;
 	flow->reason = conn->reason;
+	flow->policy = conn->policy;
+	flow->rule = conn->rule;
+	flow->verdict = is_denied(conn->verdict) ? VERDICT_DENY : VERDICT_ALLOW;
 	fill_addresses(ctx, flow->source_address, flow->destination_address, role);
 	mark_flow(flow, sequence);
 }

@@ -8,9 +8,6 @@
 
 #include "mesh/identity.h"
 
-#define SOCK_STREAM 1
-#define ECONNREFUSED 111
-
 /* Endpoints that are looked at: so many are drawn, that those left share by weight what others leave; then one after the
  * other. */
 #define MAX_DRAWN 16
@@ -147,29 +144,14 @@ static __always_inline void forget_dial(struct bpf_sock *sk)
 		asked->service = 0;
 }
 
-static __always_inline int is_tcp(const struct bpf_sock_addr *ctx)
-{
-	return ctx->type == SOCK_STREAM && ctx->protocol == IPPROTO_TCP;
-}
-
 /* What a socket that connects now is to connect to. Returns as `resolve`. */
 static __always_inline int translate(struct bpf_sock_addr *ctx, struct endpoint_key *address)
 {
-	int result;
+	int result = resolve(ctx, address);
 
-	if (!is_tcp(ctx) || !ctx->sk)
-		return 0;
-	result = resolve(ctx, address);
 	if (!result)
 		forget_dial(ctx->sk);
 	return result;
-}
-
-/* The answer to `connect`. 1: it goes on; 0: it fails. */
-static __always_inline int refuse(void)
-{
-	bpf_set_retval(-ECONNREFUSED);
-	return 0;
 }
 
 static __always_inline void set_user_ip4(struct bpf_sock_addr *ctx, const struct endpoint_key *to)
@@ -187,34 +169,6 @@ static __always_inline void set_user_ip6(struct bpf_sock_addr *ctx, const struct
 	set_context_u32(ctx, user_ip6[2], words[2]);
 	set_context_u32(ctx, user_ip6[3], words[3]);
 	ctx->user_port = __builtin_bswap16((__u16)to->port);
-}
-
-static __always_inline int connect_ip4(struct bpf_sock_addr *ctx)
-{
-	struct endpoint_key address = { .port = __builtin_bswap16((__u16)ctx->user_port) };
-	int result;
-
-	map_ip4((__u32 *)address.address, ctx->user_ip4);
-	result = translate(ctx, &address);
-	if (result > 0)
-		set_user_ip4(ctx, &address);
-	return result < 0 ? refuse() : 1;
-}
-
-static __always_inline int connect_ip6(struct bpf_sock_addr *ctx)
-{
-	struct endpoint_key address = { .port = __builtin_bswap16((__u16)ctx->user_port) };
-	__u32 *words = (__u32 *)address.address;
-	int result;
-
-	words[0] = context_u32(ctx, user_ip6[0]);
-	words[1] = context_u32(ctx, user_ip6[1]);
-	words[2] = context_u32(ctx, user_ip6[2]);
-	words[3] = context_u32(ctx, user_ip6[3]);
-	result = translate(ctx, &address);
-	if (result > 0)
-		set_user_ip6(ctx, &address);
-	return result < 0 ? refuse() : 1;
 }
 
 static __always_inline int peername_ip4(struct bpf_sock_addr *ctx)

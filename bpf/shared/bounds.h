@@ -31,6 +31,9 @@
 #define NAMESPACE_SIZE 64
 #define NAME_SIZE 256
 
+/* The path of a configuration file, for messages. */
+#define FILE_SIZE 256
+
 /* Bytes one way without an answer after which a connection counts as bulk and leaves the short-cut: there the
  * wake-up per write costs more than TCP's path does (docs/benchmarks.md). */
 #define BULK_RUN_BYTES (1 << 20)
@@ -135,3 +138,19 @@
 /* Flow records that are kept for each CPU, few enough to stay in its cache; a reader that is slower than that loses the
  * oldest and is told how many. */
 #define FLOWS_PER_CPU 2048
+
+/* Generations of policies that the kernel can tell apart. Before a slot is used again, so many changes have come, or the
+ * agent has waited: a hook that began to judge by it is done. A power of two. */
+#define POLICY_SLOTS 32
+
+/* Names of headers that the policies of one destination may ask for. Beyond: the configuration is refused. */
+#define MAX_HEADERS 16
+
+/* Address blocks in policies, of two generations. Beyond: the configuration is refused. */
+#define MAX_BLOCKS 262144
+
+/* Policies with a name, removed ones included until there is need for room. Beyond: the configuration is refused. */
+#define MAX_POLICIES 65536
+
+/* Of waiting requests to reset a connection, in bytes. Beyond: the agent finds the connection with its next look. */
+#define RESETS_SIZE 65536

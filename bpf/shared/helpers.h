@@ -18,8 +18,10 @@ typedef long long __s64;
 #define __noinline __attribute__((noinline))
 #define __ksym __attribute__((section(".ksyms")))
 #define __weak __attribute__((weak))
+#define fallthrough __attribute__((fallthrough))
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) typeof(value) *name
+#define __array(name, value) typeof(value) *name[]
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
@@ -31,14 +33,18 @@ typedef long long __s64;
 #define BPF_MAP_TYPE_PERCPU_HASH 5
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_LRU_HASH 9
+#define BPF_MAP_TYPE_LPM_TRIE 11
+#define BPF_MAP_TYPE_ARRAY_OF_MAPS 12
 #define BPF_MAP_TYPE_SOCKHASH 18
 #define BPF_MAP_TYPE_SK_STORAGE 24
+#define BPF_MAP_TYPE_RINGBUF 27
 
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
 #define BPF_F_NO_PREALLOC 1
 #define BPF_F_MMAPABLE (1 << 10)
 #define BPF_F_INGRESS 1
+#define BPF_F_CURRENT_NETNS (-1L)
 #define BPF_SK_STORAGE_GET_F_CREATE 1
 #define SK_DROP 0
 #define SK_PASS 1
@@ -137,7 +143,28 @@ _Static_assert(__builtin_offsetof(struct bpf_sock_addr, sk) == 64, "struct bpf_s
 
 struct __sk_buff {
 	__u32 len;
+	__u32 beyond[41];
+	struct bpf_sock *sk;
 };
+_Static_assert(__builtin_offsetof(struct __sk_buff, sk) == 168, "struct __sk_buff is kernel ABI");
+
+struct bpf_sock_tuple {
+	union {
+		struct {
+			__u32 saddr;
+			__u32 daddr;
+			__u16 sport;
+			__u16 dport;
+		} ipv4;
+		struct {
+			__u32 saddr[4];
+			__u32 daddr[4];
+			__u16 sport;
+			__u16 dport;
+		} ipv6;
+	};
+};
+_Static_assert(sizeof(struct bpf_sock_tuple) == 36, "struct bpf_sock_tuple is kernel ABI");
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
@@ -155,7 +182,13 @@ static long (*const bpf_sock_hash_update)(struct bpf_sock_ops *context, void *ma
 static long (*const bpf_msg_redirect_hash)(struct sk_msg_md *message, void *map, void *key, __u64 flags) = (void *)71;
 static long (*const bpf_msg_apply_bytes)(struct sk_msg_md *message, __u32 bytes) = (void *)61;
 static long (*const bpf_msg_pull_data)(struct sk_msg_md *message, __u32 start, __u32 end, __u64 flags) = (void *)63;
+static long (*const bpf_msg_push_data)(struct sk_msg_md *message, __u32 start, __u32 count, __u64 flags) = (void *)90;
+static long (*const bpf_msg_pop_data)(struct sk_msg_md *message, __u32 start, __u32 count, __u64 flags) = (void *)91;
 static long (*const bpf_skb_adjust_room)(struct __sk_buff *skb, int difference, __u32 mode, __u64 flags) = (void *)50;
+static struct bpf_sock *(*const bpf_sk_lookup_tcp)(void *context, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns,
+						    __u64 flags) = (void *)84;
+static long (*const bpf_sk_release)(struct bpf_sock *sk) = (void *)86;
+static long (*const bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)130;
 static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static long (*const bpf_probe_read_kernel)(void *destination, __u32 size, const void *address) = (void *)113;
 static long (*const bpf_probe_read_kernel_str)(void *destination, __u32 size, const void *address) = (void *)115;

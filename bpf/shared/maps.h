@@ -2,6 +2,7 @@
 /* The tables. Each is pinned under its own name by the loader. */
 #pragma once
 
+#include "shared/policy.h"
 #include "shared/telemetry.h"
 
 struct {
@@ -210,3 +211,50 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } flow_counts SEC(".maps");
+
+/* By the slot of their generation: all rows of its diagrams and automata, complete before `settings` names it. */
+struct policy_generation {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	/* By size: of types that stand only here, clang 19 keeps no more than the name. */
+	__uint(key_size, sizeof(struct policy_row_key));
+	__uint(value_size, sizeof(struct policy_row));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, POLICY_SLOTS);
+	__type(key, __u32);
+	__array(values, struct policy_generation);
+} policy_rows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * MAX_WORKLOADS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct policy_key);
+	__type(value, struct policy);
+} policies SEC(".maps");
+
+/* Classes of addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, MAX_BLOCKS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct block_key);
+	__type(value, __u32);
+} policy_blocks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_POLICIES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct policy_name);
+} policy_names SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RESETS_SIZE);
+} resets SEC(".maps");

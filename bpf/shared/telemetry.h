@@ -116,6 +116,11 @@ struct backend {
 	__u32 list;
 };
 
+enum verdict {
+	VERDICT_ALLOW = 0,
+	VERDICT_DENY = 1,
+};
+
 enum flow_kind {
 	FLOW_CALL = 1,
 	FLOW_CONNECTION = 2, /* a connection that the engine did not read, at its close */
@@ -145,7 +150,11 @@ struct flow {
 	__u8 family;	   /* AF_INET: the addresses are v4-mapped */
 	__u16 source_port;
 	__u16 destination_port;
-	__u32 reason;	   /* enum reason: why a connection is not read */
+	__u32 reason;	   /* enum reason: why a connection is not read, or what denied it */
 	__u8 source_address[16];
 	__u8 destination_address[16];
+	__u32 policy;	   /* that decided; 0: none did */
+	__u32 rule;	   /* of it, plus one; 0: none */
+	enum verdict verdict;
+	__u32 reserved;
 };

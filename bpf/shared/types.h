@@ -92,6 +92,10 @@ struct connection {
 	__u8 family;
 	__u8 protocol;	       /* enum protocol */
 	__u32 service;	       /* 0: none that is known */
+	__u32 policies;	       /* by which generation of them it was judged; 0: not yet, or there are none */
+	__u32 verdict;	       /* an end of their diagrams; 0: its calls are judged one by one */
+	__u32 policy;	       /* that decided, 0: none did */
+	__u32 rule;	       /* of it, plus one; 0: none */
 	__u32 reserved;
 };
 
@@ -160,7 +164,7 @@ struct settings {
 	__u32 max_methods; /* of one destination; further ones are the overflow method */
 	__u32 flow_sampling; /* one of so many calls and connections gets a flow record; 0: none */
 	__u32 ordered_stores; /* 1: other CPUs see stores in their order (x86), without barriers */
-	__u32 reserved;
+	__u32 policies;	   /* generation of the policies, its slot in the low bits; 0: there are none */
 };
 
 /* Closed connections and decisions, per CPU; open connections are added by an inspection. */
@@ -177,6 +181,9 @@ struct counters {
 	__u64 resets;			/* RST_STREAM frames */
 	__u64 goaways;
 	__u64 overflows;		/* calls that went into the overflow method or row */
+	__u64 refused_connections;	/* by policy, at connect */
+	__u64 denied_connections;	/* by policy, once established */
+	__u64 denied_calls;		/* by policy */
 };
 
 struct workload_connections {

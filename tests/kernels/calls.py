@@ -86,7 +86,7 @@ def manage(path: DataPath, instance: str) -> None:
         compiled = compile_tables(load(Path(file.name)))
     tables.apply(path, compiled, tables.wanted_cgroups(instance, compiled, {}), 1)
     cgroup.ensure(cgroup.instance_path(instance))
-    path.attach(cgroup.instance_path(instance))
+    path.attach(cgroup.instance_path(instance), policies=False)
 
 
 def converse(client: socket.socket, server: socket.socket, source: random.Random, where: str) -> list[str]:

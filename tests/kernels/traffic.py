@@ -58,7 +58,7 @@ def manage(path: DataPath, instance: str) -> None:
     compiled = Tables(entries, {}, {}, {}, frozenset())
     tables.apply(path, compiled, tables.wanted_cgroups(instance, compiled, {}), 1)
     cgroup.ensure(cgroup.instance_path(instance))
-    path.attach(cgroup.instance_path(instance))
+    path.attach(cgroup.instance_path(instance), policies=False)
 
 
 def check(path: DataPath, instance: str, note: Callable[[str], None]) -> Answer:

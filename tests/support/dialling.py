@@ -27,7 +27,7 @@ def family_of(address: str) -> socket.AddressFamily:
 
 def serve(name: str, address: str, port: int) -> None:
     with (
-        socket.create_server((address, port), family=family_of(address)) as listener,
+        socket.create_server((address, port), family=family_of(address), dualstack_ipv6=address == "::") as listener,
         socket.socket(family_of(address), socket.SOCK_DGRAM) as datagrams,
     ):
         listener.setblocking(False)

@@ -17,11 +17,15 @@ from zerohop import doctor
 from zerohop.agent import lock, units
 from zerohop.agent.notify import notify
 from zerohop.compiler import Tables, compile_tables
+from zerohop.compiler.policies import PolicyTables, compile_policies
 from zerohop.config import Configuration, ConfigurationError, digest, load
 from zerohop.config.watch import ConfigWatcher
 from zerohop.errors import ZerohopError
 from zerohop.kernel import cgroup, lifecycle, tables
 from zerohop.kernel.datapath import MAX_METHODS, DataPath
+from zerohop.kernel.existing import reset_existing
+from zerohop.kernel.policies import Generations
+from zerohop.kernel.resets import Resets
 from zerohop.kernel.status import read_status
 from zerohop.telemetry.access_log import AccessLog
 
@@ -58,6 +62,7 @@ class Agent:
         self._tables: Tables
         self._wanted: dict[str, str] = {}
         self._warned: set[tuple[str, str, int]] = set()
+        self._policies = Generations()
         self.path: DataPath
 
     def start(self) -> lifecycle.Origin:
@@ -70,6 +75,7 @@ class Agent:
         self._catch_signals()
         configuration = load(self.config)
         compiled = compile_tables(configuration)
+        policies = compile_policies(configuration, compiled)
         wanted = self._resolve(compiled)
         # For tests alone: of builds that are broken on purpose, and on a kernel that has been examined already.
         shortcut = bool(os.environ.get("ZEROHOP_SKIP_DOCTOR")) or doctor.shortcut_works(self.instance)
@@ -81,10 +87,12 @@ class Agent:
             settings.max_methods = self.options.max_methods
             settings.flow_sampling = self.options.flow_sampling
             path.write_settings(settings)
-            tables.apply(path, compiled, wanted, settings.generation + 1)
+            self._apply(path, compiled, policies, wanted)
 
         self.path, origin = lifecycle.obtain(self.instance, prepare)
         self._stack.callback(self.path.close)
+        self._resets = Resets(self.path)
+        self._stack.callback(self._resets.close)
         self._adopt(configuration, compiled, wanted)
         return origin
 
@@ -113,11 +121,20 @@ class Agent:
             )
         return wanted
 
+    def _apply(self, path: DataPath, compiled: Tables, policies: PolicyTables, wanted: dict[str, str]) -> None:
+        def apply_policies(workloads: dict[str, int]) -> None:
+            self._policies.apply(path, policies, workloads)
+
+        tables.apply(path, compiled, wanted, path.settings().generation + 1, apply_policies)
+
     def _adopt(self, configuration: Configuration, compiled: Tables, wanted: dict[str, str]) -> None:
         """What the kernel's tables say from now on."""
         self._tables, self._wanted, self._digest = compiled, wanted, configuration.digest
         self.labels = {each.key: each.labels for each in configuration.workloads}
         self.attach()
+        self.judge_again()
+        if configuration.policies:
+            self._tolerate(self.reset_existing)
 
     def reload(self) -> bool:
         """Applies the files if they changed. A configuration that is not valid changes nothing; False then."""
@@ -128,8 +145,9 @@ class Agent:
         try:
             configuration = load(self.config)
             compiled = compile_tables(configuration)
+            policies = compile_policies(configuration, compiled)
             wanted = self._resolve(compiled)
-            tables.apply(self.path, compiled, wanted, self.path.settings().generation + 1)
+            self._apply(self.path, compiled, policies, wanted)
             self._adopt(configuration, compiled, wanted)
         except ConfigurationError as error:
             for each in error.errors:
@@ -151,12 +169,23 @@ class Agent:
             identifier = cgroup.identifier(cgroup.absolute(where))
             if identifier is not None:
                 present.add(identifier)
-                self.path.attach(where)
+                self.path.attach(where, policies=bool(self.path.settings().policies))
         gone = self.path.attached() - present
         # The hook closes the accounts of a removed workload's connections: it stays until the last has closed.
         if gone and not tables.has_removed_with_connections(self.path):
             for identifier in gone:
                 self.path.detach(identifier)
+
+    def judge_again(self) -> None:
+        """Ends open connections that the policies forbid."""
+        self.path.judge_all()
+        self._resets.carry_out()
+
+    def reset_existing(self) -> None:
+        """Ends connections that are older than the hooks, where policies forbid them or would judge their calls."""
+        count = reset_existing(self.path, tables.cgroup_paths(self.path))
+        if count:
+            log.info("%d connections from before were reset: policies forbid them, or judge their calls", count)
 
     def warn_unread(self) -> None:
         """Logs, once each, the members whose queue nobody reads: programs that a short-cut cannot serve."""
@@ -185,12 +214,14 @@ class Agent:
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         poll.register(watcher.fileno(), select.POLLIN)
+        poll.register(self._resets.fileno(), select.POLLIN)
         next_inspection = time.monotonic() + INSPECT_SECONDS
         if self.access_log is not None:
             self.access_log.start()
         while True:
             changed = False
-            for fd, _ in poll.poll(CGROUP_SECONDS * 1000):
+            pause = self._resets.pause()
+            for fd, _ in poll.poll(1000 * min(CGROUP_SECONDS, pause)):
                 if fd == self._wakeup:
                     numbers = os.read(self._wakeup, 64)
                     if signal.SIGTERM in numbers or signal.SIGINT in numbers:
@@ -199,12 +230,17 @@ class Agent:
                     changed = True
                     if self.access_log is not None and signal.SIGHUP in numbers:
                         self.access_log.reopen()
+                elif fd == self._resets.fileno():
+                    self._tolerate(self._resets.carry_out)
                 else:
                     changed = watcher.drain() or changed
+            if self._resets.is_due():
+                self._tolerate(self.judge_again)
             self._require_own()
             if changed:
                 self.reload()
             self._tolerate(self.attach)
+            self._tolerate(lambda: self._policies.forget(self.path))
             if time.monotonic() >= next_inspection:
                 next_inspection = time.monotonic() + INSPECT_SECONDS
                 self._tolerate(self.warn_unread)

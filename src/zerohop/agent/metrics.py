@@ -72,6 +72,11 @@ def _status(status: Status) -> Iterator[str]:
         "zerohop_not_shortcut_total", "Connections that are not short-cut, by reason.",
         _by("reason", totals.not_shortcut),
     )  # fmt: skip
+    yield from counter(
+        "zerohop_policy_denied_total", "What policies did not let be: connections at connect or once made, and calls.",
+        _by("what", {"connect": totals.refused_connections, "connection": totals.denied_connections,
+                     "call": totals.denied_calls}),
+    )  # fmt: skip
     yield from counter("zerohop_helper_errors_total", "Kernel helpers that failed.", _by("helper", totals.errors))
     yield from gauge(
         "zerohop_connections", "Open connections.",

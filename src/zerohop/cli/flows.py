@@ -27,6 +27,7 @@ Examples:
   sudo zerohop flows                                  the last 20
   sudo zerohop flows --follow --status '!OK'          errors as they happen
   sudo zerohop flows --follow --to shop/cart --method '/shop.Cart/*'
+  sudo zerohop flows --follow --verdict deny          what policies forbid
   sudo zerohop flows --last 1000 --json | jq .latency_us
 Records are kept in the kernel, some thousands for each CPU, whether somebody
 looks or not; what was overwritten before it was read is counted on stderr."""
@@ -41,9 +42,11 @@ looks or not; what was overwritten before it was read is counted on stderr."""
 @click.option("--service", default="", metavar="NS/NAME")
 @click.option("--method", default="", metavar="GLOB", help="As in '/shop.Cart/*'.")
 @click.option("--status", default=None, metavar="STATUS", help="Name or number of a gRPC status; !OK: any other.")
-@click.option("--reason", default="", metavar="REASON", help="Why a connection is not short-cut, as in status.")
+@click.option("--reason", default="", metavar="REASON", help="As in status: why not short-cut, or denied.")
 @click.option("--protocol", default="", metavar="NAME", help="grpc, http2, tcp, ...")
 @click.option("--kind", type=click.Choice(["call", "connection"]), default=None)
+@click.option("--verdict", type=click.Choice(["ALLOW", "DENY"], case_sensitive=False), default=None)
+@click.option("--policy", default="", metavar="NS/NAME", help="What decided; NS/* for a namespace.")
 @click.option("--sample", type=click.IntRange(min=1), default=1, metavar="N", help="One of N, by chance.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
@@ -54,6 +57,7 @@ def command(
     last: int | None,
     status: str | None,
     kind: str | None,
+    verdict: str | None,
     sample: int,
     as_json: bool,
     **fields: str,
@@ -63,7 +67,7 @@ def command(
     from zerohop.kernel.datapath import DataPath
     from zerohop.telemetry.filters import Filter, parse_status
 
-    wanted = Filter(**fields, status=parse_status(status) if status else None, kind=kind or "")
+    wanted = Filter(**fields, status=parse_status(status) if status else None, kind=kind or "", verdict=verdict or "")
     if last is None:
         last = 0 if follow else 20
     show = _print_json if as_json else _Lines().print
@@ -138,12 +142,14 @@ class _Lines:
         else:
             status = flow.reason or "-"
             what = f"({flow.protocol}, {_size(flow.request_bytes)} there, {_size(flow.response_bytes)} back)"
+            if flow.verdict == "DENY":
+                status, what = "DENIED", f"({flow.policy or 'no policy allows it'})"
             latency = "-"
         line = self._line(
             flow.time.astimezone().strftime("%H:%M:%S"), flow.source.name, flow.destination.name, what, status, latency,
             widths, show=False,
         )  # fmt: skip
-        bad = flow.kind == "call" and flow.grpc_status not in (0, None)
+        bad = flow.verdict == "DENY" or (flow.kind == "call" and flow.grpc_status not in (0, None))
         sys.stdout.write(f"\x1b[31m{line}\x1b[0m\n" if self._colour and bad else f"{line}\n")
 
     def _line(

@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "top": "zerohop.cli.top",
     "flows": "zerohop.cli.flows",
     "validate": "zerohop.cli.validate",
+    "explain": "zerohop.cli.explain",
     "doctor": "zerohop.cli.doctor",
     "demo": "zerohop.cli.demo",
     "bench": "zerohop.cli.bench",

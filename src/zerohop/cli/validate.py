@@ -29,15 +29,21 @@ def command(ctx: click.Context, path: Path, as_json: bool) -> None:
 
     Prints every error of every file as FILE:LINE:COLUMN: MESSAGE, and how to fix it.
     """
+    from zerohop.compiler import compile_tables
+    from zerohop.compiler.policies import TooComplexError, compile_policies
     from zerohop.config import ConfigError, ConfigurationError, load
     from zerohop.config.errors import counted
 
     errors: list[ConfigError] = []
     try:
         configuration = load(path)
-        objects = len(configuration.workloads) + len(configuration.services) + len(configuration.endpoint_slices)
+        compile_policies(configuration, compile_tables(configuration))
+        kinds = (configuration.workloads, configuration.services, configuration.endpoint_slices, configuration.policies)
+        objects = sum(map(len, kinds))
     except ConfigurationError as error:
         errors, objects = error.errors, error.objects
+    except TooComplexError as error:
+        errors, objects = [error.as_config_error()], 0
     if as_json:
         print_json({"ok": not errors, "errors": [asdict(each) for each in errors], "objects": objects})
     else:

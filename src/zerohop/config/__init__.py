@@ -19,9 +19,11 @@ from zerohop.config.model import (
     Transport,
     Workload,
 )
+from zerohop.config.policies import ROOT_NAMESPACE, TRUST_DOMAIN, AuthorizationPolicy
 from zerohop.config.references import check_references
 
 __all__ = [
+    "AuthorizationPolicy",
     "ConfigError",
     "Configuration",
     "ConfigurationError",
@@ -39,8 +41,10 @@ __all__ = [
 ]
 
 
-def load(path: Path) -> Configuration:
+def load(path: Path, *, root_namespace: str = ROOT_NAMESPACE, trust_domain: str = TRUST_DOMAIN) -> Configuration:
     """Reads a file, or a directory's `*.yaml` and `*.yml` in the order of their names.
+
+    `root_namespace`: policies there are for workloads of every namespace. `trust_domain`: begins every identity.
 
     Raises `ConfigurationError` with all errors of all files, ordered by place; a path that cannot be read is one.
     """
@@ -70,6 +74,9 @@ def load(path: Path) -> Configuration:
         services=tuple(placed.object for placed in objects.services),
         endpoint_slices=tuple(placed.object for placed in objects.endpoint_slices),
         digest=files.digest(read),
+        policies=tuple(placed.object for placed in objects.policies),
+        root_namespace=root_namespace,
+        trust_domain=trust_domain,
     )
 
 

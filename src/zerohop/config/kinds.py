@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from zerohop.config.authorization_policy import read_authorization_policy
 from zerohop.config.documents import Mapping, Node, Unusable, kind_of
 from zerohop.config.endpoint_slice import read_endpoint_slice
 from zerohop.config.errors import Problems, shown, suggest
 from zerohop.config.fields import Fields, Places
 from zerohop.config.model import EndpointSlice, Service, Workload
+from zerohop.config.policies import AuthorizationPolicy
 from zerohop.config.service import read_service
 from zerohop.config.workload import read_workload
 
@@ -17,15 +19,17 @@ API_VERSIONS: Final = {
     "Workload": "zerohop.io/v1alpha1",
     "Service": "v1",
     "EndpointSlice": "discovery.k8s.io/v1",
+    "AuthorizationPolicy": "security.istio.io/v1",
     "List": "v1",
 }
+# What an object may say instead: the same fields under an older name.
+_OLDER: Final = {"AuthorizationPolicy": "security.istio.io/v1beta1"}
 PLANNED: Final = {
-    "AuthorizationPolicy": "security.istio.io/v1",
     "GRPCRoute": "gateway.networking.k8s.io/v1",
     "MessagePolicy": "zerohop.io/v1alpha1",
 }
 
-T = TypeVar("T", Workload, Service, EndpointSlice)
+T = TypeVar("T", Workload, Service, EndpointSlice, AuthorizationPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Objects:
     workloads: list[Placed[Workload]] = field(default_factory=list)
     services: list[Placed[Service]] = field(default_factory=list)
     endpoint_slices: list[Placed[EndpointSlice]] = field(default_factory=list)
+    policies: list[Placed[AuthorizationPolicy]] = field(default_factory=list)
     count: int = 0
     _names: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
@@ -74,6 +79,8 @@ class Objects:
             self._keep(read_service(fields), kind, self.services, places, problems)
         elif kind == "EndpointSlice":
             self._keep(read_endpoint_slice(fields), kind, self.endpoint_slices, places, problems)
+        elif kind == "AuthorizationPolicy":
+            self._keep(read_authorization_policy(fields), kind, self.policies, places, problems)
 
     def _read_list(self, fields: Fields) -> None:
         fields.accept("metadata")
@@ -112,6 +119,6 @@ def _kind(fields: Fields) -> str | None:
             problems.lose_all()
         fields.error("kind", f"unknown kind {shown(kind)}", hint)
         return None
-    if version is not None and version != API_VERSIONS[kind]:
+    if version is not None and version not in (API_VERSIONS[kind], _OLDER.get(kind)):
         fields.error("apiVersion", f"{shown(version)} has no {kind} that zerohop knows", f"write {API_VERSIONS[kind]}")
     return kind

@@ -29,6 +29,7 @@ class Metadata:
     namespace: str
     name: str
     labels: dict[str, str]
+    annotations: dict[str, str]
     complete: bool  # False: labels had errors, so that what refers to them cannot be judged
 
 
@@ -43,9 +44,9 @@ def read_metadata(fields: Fields, name_check: Check) -> Metadata | None:
     before = len(fields.problems.errors)
     labels = metadata.pairs("labels", label_key, label_value)
     complete = len(fields.problems.errors) == before
-    metadata.pairs("annotations", label_key)
+    annotations = metadata.pairs("annotations", label_key)
     metadata.accept(*_BOOKKEEPING)
     metadata.finish()
     if name is None or not named:
         return None
-    return Metadata(namespace or "default", name, labels, complete)
+    return Metadata(namespace or "default", name, labels, annotations, complete)

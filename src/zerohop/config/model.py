@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from zerohop.config.errors import Source
+from zerohop.config.policies import ROOT_NAMESPACE, TRUST_DOMAIN, AuthorizationPolicy
 
 DEFAULT_WEIGHT: Final = 1
 
@@ -116,3 +117,6 @@ class Configuration:
     services: tuple[Service, ...]
     endpoint_slices: tuple[EndpointSlice, ...]
     digest: str
+    policies: tuple[AuthorizationPolicy, ...] = ()
+    root_namespace: str = ROOT_NAMESPACE
+    trust_domain: str = TRUST_DOMAIN

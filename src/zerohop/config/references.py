@@ -38,6 +38,7 @@ def check_references(objects: Objects, problems: Problems) -> None:
     _check_declarations(objects, problems)
     _check_plain_endpoints(objects, problems)
     _check_virtual_ports(objects, problems)
+    _check_policies(objects, problems)
     _check_totals(objects, problems)
 
 
@@ -158,6 +159,21 @@ def _check_declarations(objects: Objects, problems: Problems) -> None:
                 f" {other.protocol.name.lower()} in Service {other.service.key}",
                 f"make the two agree; the other is in {other.port.source}",
             )
+
+
+def _check_policies(objects: Objects, problems: Problems) -> None:
+    """A policy's targets are Services of its namespace. A selector may come before the workloads that it is for."""
+    if "Service" in problems.lost:
+        return
+    services = {placed.object.key for placed in objects.services}
+    for placed in objects.policies:
+        policy = placed.object
+        here = {key.partition("/")[2] for key in services if key.startswith(f"{policy.namespace}/")}
+        for name in policy.services:
+            if name not in here:
+                source = placed.places.fields.get("spec.targetRefs") or placed.places.of("spec.targetRef")
+                message = f"spec.targetRefs: no Service {policy.namespace}/{name}"
+                problems.add(source, message, suggest(name, here, f"Service in namespace {policy.namespace}"))
 
 
 def _check_plain_endpoints(objects: Objects, problems: Problems) -> None:

@@ -48,9 +48,23 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "open_calls": ("series_key", "u64"),
     "flows": ("u32", "flow"),
     "flow_counts": ("u32", "u64"),
+    "policies": ("policy_key", "policy"),
+    "policy_rows": ("u32", "u32"),
+    "policy_blocks": ("block_key", "u32"),
+    "policy_names": ("u32", "policy_name"),
 }
 # The programs' own, pinned all the same: so that what they hold can be accounted for.
-PRIVATE_MAPS: Final = ("memberships", "dials", "readings", "shared_calls", "calls", "pieces", "scratches")
+PRIVATE_MAPS: Final = (
+    "memberships",
+    "dials",
+    "readings",
+    "shared_calls",
+    "calls",
+    "pieces",
+    "scratches",
+    "resets",
+    "client_texts",
+)
 # What a build takes over from the one before, if it is of the same size: what open sockets say of themselves.
 INHERITED: Final = ("dials",)
 # What one build needs of another's, to let its connections go and to see which cgroups are taken.
@@ -65,6 +79,8 @@ PROGRAMS: Final = (
     "zerohop_receiver",
     "zerohop_inspect",
     "zerohop_open_calls",
+    "zerohop_judge_all",
+    "zerohop_guard",
     "zerohop_options",
     "zerohop_connect4",
     "zerohop_connect6",
@@ -90,7 +106,10 @@ CGROUP_HOOKS: Final = {
     "peername6_links": CgroupHook("zerohop_peername6", libbpf.BPF_CGROUP_INET6_GETPEERNAME),
     "connect4_links": CgroupHook("zerohop_connect4", libbpf.BPF_CGROUP_INET4_CONNECT),
     "connect6_links": CgroupHook("zerohop_connect6", libbpf.BPF_CGROUP_INET6_CONNECT),
+    "guard_links": CgroupHook("zerohop_guard", libbpf.BPF_CGROUP_INET_INGRESS),
 }
+# These see every packet: they are attached only while there are policies.
+POLICY_HOOKS: Final = frozenset({"guard_links"})
 
 INSPECTION_SECONDS: Final = 5.0
 
@@ -299,11 +318,19 @@ class DataPath:
         """Ids of the cgroups at which at least one hook is attached."""
         return {int(name) for hook in CGROUP_HOOKS for name in os.listdir(self.folder / hook)}
 
-    def attach(self, path: str) -> None:
-        """Attaches the cgroup hooks to a cgroup (its subtree); a no-op for those that are there already."""
+    def attach(self, path: str, *, policies: bool) -> None:
+        """Attaches the cgroup hooks to a cgroup (its subtree); a no-op for those that are there already.
+
+        `policies`: whether there are any; `POLICY_HOOKS` are let go where there are none.
+        """
         target = cgroup.absolute(path)
         identifier = cgroup.identifier(target)
-        missing = [name for name in CGROUP_HOOKS if not (self.folder / name / str(identifier)).exists()]
+        if not policies:
+            for name in POLICY_HOOKS:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.folder / name / str(identifier))
+        wanted = [name for name in CGROUP_HOOKS if policies or name not in POLICY_HOOKS]
+        missing = [name for name in wanted if not (self.folder / name / str(identifier)).exists()]
         if identifier is None or not missing:
             return
         fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
@@ -358,6 +385,10 @@ class DataPath:
         if libbpf.test_run(self.programs["zerohop_inspect"]) < 0:
             raise ZerohopError("the kernel refused to walk the connections")
         return self.maps["inspections"].get(ctypes.c_uint32(0))
+
+    def judge_all(self) -> None:
+        """Judges the open connections again, and asks for the reset of all that policies forbid."""
+        libbpf.run_on_packet(self.programs["zerohop_judge_all"], bytes(64))
 
     def open_calls(self) -> list[tuple[Any, int]]:
         """Walks the calls in flight once: `struct series_key` and how many there are."""

@@ -14,6 +14,9 @@ from typing import Any, Final, TypeVar
 
 from zerohop.errors import UnsupportedError, ZerohopError
 
+BPF_MAP_TYPE_HASH: Final = 1
+BPF_F_NO_PREALLOC: Final = 1
+BPF_CGROUP_INET_INGRESS: Final = 0
 BPF_CGROUP_SOCK_OPS: Final = 3
 BPF_CGROUP_INET4_CONNECT: Final = 10
 BPF_CGROUP_INET6_CONNECT: Final = 11
@@ -153,7 +156,22 @@ class TestRunOptions(ctypes.Structure):
     )
 
 
+class MapOptions(ctypes.Structure):
+    """`struct bpf_map_create_opts` (libbpf's bpf.h) up to `map_flags`."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("btf_fd", ctypes.c_uint32),
+        ("btf_key_type_id", ctypes.c_uint32),
+        ("btf_value_type_id", ctypes.c_uint32),
+        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
+        ("inner_map_fd", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    )
+
+
 _POINTER_RESULTS: Final = (
+    "ring_buffer__new",
     "bpf_object__open_file",
     "bpf_object__find_map_by_name",
     "bpf_object__find_program_by_name",
@@ -222,6 +240,20 @@ def link_update(link: int, program: int) -> None:
     call("exchanging the program of a link", "bpf_link_update", link, program, None)
 
 
+def hash_map(name: str, key_size: int, value_size: int, entries: int) -> int:
+    """Makes a hash map without preallocation; returns its descriptor."""
+    options = MapOptions(sz=ctypes.sizeof(MapOptions), map_flags=BPF_F_NO_PREALLOC)
+    return call(
+        f"making {name}", "bpf_map_create", BPF_MAP_TYPE_HASH, name.encode(), key_size, value_size, entries,
+        ctypes.byref(options),
+    )  # fmt: skip
+
+
+def map_by_id(identifier: int) -> int:
+    """Opens a map by its id; returns a descriptor that the caller closes."""
+    return call("opening a map", "bpf_map_get_fd_by_id", identifier)
+
+
 def program_info(fd: int) -> ProgramInfo:
     return _info(ProgramInfo(), fd, "program")
 
@@ -242,6 +274,17 @@ def _info(info: Info, fd: int, what: str) -> Info:
 
 def test_run(program: int) -> int:
     """Runs a `SEC("syscall")` program once; returns what it returned."""
-    options = TestRunOptions(sz=ctypes.sizeof(TestRunOptions))
+    return _run(program, TestRunOptions(sz=ctypes.sizeof(TestRunOptions)))
+
+
+def run_on_packet(program: int, packet: bytes) -> int:
+    """Runs a program for packets once, on one; returns what it returned."""
+    data = ctypes.create_string_buffer(packet, len(packet))
+    options = TestRunOptions(sz=ctypes.sizeof(TestRunOptions), data_size_in=len(packet))
+    options.data_in = ctypes.cast(data, ctypes.c_void_p)
+    return _run(program, options)
+
+
+def _run(program: int, options: TestRunOptions) -> int:
     call("running a program", "bpf_prog_test_run_opts", program, ctypes.byref(options))
     return ctypes.c_int32(options.retval).value

@@ -36,13 +36,19 @@ class Unread:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts since the data path was made; bytes are payload, each direction once. None falls."""
+    """Counts since the data path was made; bytes are payload, each direction once. None falls.
+
+    By policy: `refused_connections` at connect, `denied_connections` once established, `denied_calls`.
+    """
 
     connections_opened: int
     shortcut_connections_opened: int
     shortcut_bytes: int
     tcp_bytes: int
     carrier_switches: int
+    refused_connections: int
+    denied_connections: int
+    denied_calls: int
     not_shortcut: dict[str, int]
     errors: dict[str, int]
 
@@ -129,6 +135,9 @@ def _totals(path: DataPath, per_cpu: list[Any], inspection: Any) -> Totals:
     return Totals(
         connections_opened=total("connections_opened"),
         shortcut_connections_opened=total("shortcut_connections_opened"),
+        refused_connections=total("refused_connections"),
+        denied_connections=total("denied_connections"),
+        denied_calls=total("denied_calls"),
         **highest(path, {name: total(name) + getattr(inspection, name) for name in carried}),
         not_shortcut=by_name("not_shortcut", reasons, "REASON_"),
         errors=by_name("errors", helpers, "HELPER_"),

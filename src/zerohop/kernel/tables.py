@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -45,17 +46,26 @@ def cgroup_paths(path: DataPath) -> dict[str, int]:
     return found
 
 
-def apply(path: DataPath, tables: Tables, cgroups: dict[str, str], generation: int) -> None:
+def apply(
+    path: DataPath,
+    tables: Tables,
+    cgroups: dict[str, str],
+    generation: int,
+    apply_policies: Callable[[dict[str, int]], None] = lambda _: None,
+) -> None:
     """Makes the maps say what `tables` say. `cgroups`: cgroup path to `NS/NAME`, units and `exec` resolved.
+
+    `apply_policies` is given `NS/NAME` to number: a workload has its policies before it has its first socket.
 
     Workloads keep their numbers for as long as they are configured, or a connection of theirs is open, so
     that established connections keep their names. The generation comes last: by it the kernel decides anew, by tables
     that are complete, about connections that are open (bpf/mesh/shortcut.h, `decide_again`).
     """
     ids = _apply_workloads(path, tables)
-    _apply_cgroups(path, {where: ids[name] for where, name in cgroups.items()})
     services = _apply_services(path, tables)
     _apply_ports(path, tables, ids, services)
+    apply_policies(ids)
+    _apply_cgroups(path, {where: ids[name] for where, name in cgroups.items()})
     _apply_endpoints(path, tables, services)
     _apply_virtuals(path, tables, services)
     settings = path.settings()

@@ -125,11 +125,13 @@ class Names:
         self.workloads: dict[int, Workload] = {}
         self.services: dict[int, Service] = {}
         self.methods: dict[int, str] = {}
+        self.policies: dict[int, str] = {}
         self._learned = -1
         self._complete = False
         self.endings = _names(path, "ending", "ENDING_")
         self.protocols = _names(path, "protocol", "PROTOCOL_")
         self.reasons = _names(path, "reason", "REASON_")
+        self.verdicts = _names(path, "verdict", "VERDICT_")
         self.refresh()
 
     def refresh(self) -> None:
@@ -140,6 +142,8 @@ class Names:
             self.workloads[number] = Workload(namespace, text(value.name), principal)
         for number, value in _structures(maps["services"], ctypes.c_uint32, layouts.struct("service")):
             self.services[number] = Service(text(value.namespace_name), text(value.name))
+        for number, value in _structures(maps["policy_names"], ctypes.c_uint32, layouts.struct("policy_name")):
+            self.policies[number] = f"{text(value.namespace_name)}/{text(value.name)}"
         learned = maps["method_counts"].get(ctypes.c_uint32(_METHOD_LAST))
         last = learned or 0
         if last == self._learned and self._complete:

@@ -36,6 +36,8 @@ class Filter:
     reason: str = ""
     protocol: str = ""
     kind: str = ""
+    verdict: str = ""
+    policy: str = ""
 
     def _ends(self, source: Workload | None, destination: Workload | None) -> bool:
         names = [f"{each.namespace}/{each.name}" if each else "" for each in (source, destination)]
@@ -59,6 +61,8 @@ class Filter:
             and (not self.reason or flow.reason == self.reason)
             and (not self.protocol or flow.protocol == self.protocol)
             and (not self.kind or flow.kind == self.kind)
+            and (not self.verdict or flow.verdict == self.verdict)
+            and (not self.policy or fnmatchcase(flow.policy or "", self.policy))
         )
 
     def calls(self, row: Calls) -> bool:

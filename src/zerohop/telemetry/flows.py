@@ -47,7 +47,8 @@ class Flow:
     """`time`: of its end. Bytes of a call are of DATA without padding, of a connection all payload.
 
     `kind`: call or connection. `ending`: complete, client_reset, server_reset, closed, unread. `reason`: why a
-    connection is not short-cut.
+    connection is not short-cut, or what denied it. `verdict`: ALLOW or DENY; `policy` (`NS/NAME`) and `rule` (its
+    index): what decided so, None where no rule did.
     """
 
     time: datetime
@@ -61,7 +62,10 @@ class Flow:
     grpc_status: int | None
     ending: str
     deadline_exceeded: bool
+    verdict: str
     reason: str | None
+    policy: str | None
+    rule: int | None
     latency_us: int | None
     request_bytes: int
     response_bytes: int
@@ -78,10 +82,10 @@ class Flow:
             "protocol": self.protocol,
             "method": self.method,
             "grpc_status": self.grpc_status,
-            "verdict": "ALLOW",
+            "verdict": self.verdict,
             "reason": self.reason,
-            "policy": None,
-            "rule": None,
+            "policy": self.policy,
+            "rule": self.rule,
             "latency_us": self.latency_us,
             "request_bytes": self.request_bytes,
             "response_bytes": self.response_bytes,
@@ -110,6 +114,7 @@ def is_known(record: Any, names: Names) -> bool:
         and (not record.source or record.source in names.workloads)
         and (not record.destination or record.destination in names.workloads)
         and (not record.service or record.service in names.services)
+        and (not record.policy or record.policy in names.policies)
     )
 
 
@@ -134,7 +139,10 @@ def flow_of(record: Any, names: Names) -> Flow:
         grpc_status=None if record.grpc_status == GRPC_STATUS_NONE else record.grpc_status,
         ending=names.endings[record.ending],
         deadline_exceeded=bool(record.deadline),
+        verdict=names.verdicts[record.verdict].upper(),
         reason=reason,
+        policy=names.policies.get(record.policy),
+        rule=record.rule - 1 if record.rule else None,
         latency_us=record.latency_ns // 1000 if call else None,
         request_bytes=record.request_bytes,
         response_bytes=record.response_bytes,

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Header blocks on connections whose calls are judged: read with their texts, changed where a call is denied. */
+#pragma once
+
+#include "mesh/calls.h"
+#include "mesh/judging.h"
+
+/* Reads the block of the pass with all texts, and writes it anew where references need it. 0, or a negated reason. */
+static __noinline int decode_judged(struct reading *reading, struct scratch *scratch, const struct policy *policy)
+{
+	struct hpack_table *table = &reading->halves[ROLE_CLIENT].direction.table;
+	struct hpack_block *block = &scratch->pass.block;
+	__u32 rewrites = reading->halves[ROLE_CLIENT].altered, start, i;
+	struct hpack_texts *kept;
+	__u64 id = reading->id;
+	int result;
+
+	kept = bpf_map_lookup_elem(&client_texts, &id);
+	if (!kept)
+		return -REASON_HELPER_FAILED;
+	block->fields = 0;
+	block->paths = 0;
+	block->path_length = 0;
+	block->path_entry = 0;
+	__builtin_memset(&scratch->heard, 0, sizeof(scratch->heard));
+	__builtin_memset(&scratch->judging, 0, sizeof(scratch->judging));
+	scratch->judging.generation = reading->policies;
+	rewrite_begin(&scratch->rewrite, 0, 0);
+	loop_below (i, HEADER_BLOCK_SIZE + 1) {
+		start = block->position;
+		result = hpack_next(table, block, kept);
+		if (result <= 0)
+			return result;
+		hear(&scratch->heard, block->name, block->value);
+		if (policy && block->form != FORM_SIZE_UPDATE)
+			judge_field(&scratch->judging, policy, block);
+		if (unlikely(rewrites))
+			rewrite_field(table, &scratch->rewrite, block, start);
+	}
+	return 0;
+}
+
+/* Who let the call of the block through, or did not. */
+static __noinline int decide_call(struct reading *reading, struct scratch *scratch)
+{
+	struct judging *judging = &scratch->judging;
+	struct judgement *judged = &scratch->judged;
+	__u32 deny, allow;
+
+	deny = reading->deny;
+	allow = reading->allow;
+	judged->generation = judging->generation;
+	judged->verdict = verdict_of(deny, allow);
+	if (!judged->verdict) {
+		deny = judge_call(judging, deny);
+		allow = judge_call(judging, allow);
+		judged->verdict = verdict_of(deny, allow);
+	}
+	name_decision(judged);
+	judging->policy = judged->policy;
+	judging->rule = judged->rule;
+	judging->denied = is_denied(judged->verdict);
+	return 0;
+}
+
+static __noinline int count_denied_call(void)
+{
+	struct counters *count = this_cpu_counters();
+
+	if (count)
+		__sync_fetch_and_add(&count->denied_calls, 1);
+	return 0;
+}
+
+/* Changes the block so that its server refuses the call. EVENT_EDIT, or a negated reason: it costs the connection. */
+static __noinline int refuse_call(struct reading *reading, struct scratch *scratch, const struct policy *policy)
+{
+	struct http2_pass *pass = &scratch->pass;
+	struct hpack_edits *edits = &scratch->edits;
+	struct half *half = &reading->halves[ROLE_CLIENT];
+
+	count_denied_call();
+	if (scratch->judging.doubt)
+		return -(int)scratch->judging.doubt;
+	if (!policy || !scratch->heard.grpc || policy->deny_reset || !scratch->firm)
+		return -REASON_CANNOT_REFUSE;
+	if (denial_neutralise(&half->direction.table, &pass->block, edits))
+		return -REASON_CANNOT_REFUSE;
+	/* What was put together from parts has gone out in part. */
+	if (edits->at[0] >= WINDOW_SIZE || edits->at[1] >= WINDOW_SIZE)
+		return -REASON_CANNOT_REFUSE;
+	if (pass->block.path_form == FORM_INCREMENTAL)
+		half->altered = 1;
+	pass->edit_position = pass->start + edits->at[0];
+	pass->edit_value = edits->value[0];
+	pass->edit_second = edits->value[1];
+	pass->edit_count = edits->count;
+	reading->denials++;
+	return EVENT_EDIT;
+}
+
+static __always_inline int is_new_stream(const struct reading *reading, __u32 stream)
+{
+	return stream > reading->halves[ROLE_CLIENT].last_stream;
+}
+
+/* A header block of the client's. Returns an event, or a negated reason. */
+__noinline int read_request(struct reading *reading, struct scratch *scratch)
+{
+	struct hpack_table *table;
+	struct hpack_block *block;
+	struct repeated *last;
+	struct policy *policy;
+	__u32 position, inserted, mark;
+	int result;
+
+	if (!reading || !scratch)
+		return -REASON_HPACK_TRUNCATED;
+	block = &scratch->pass.block;
+	table = &reading->halves[ROLE_CLIENT].direction.table;
+	last = &reading->halves[ROLE_CLIENT].repeated[scratch->pass.flags & FLAG_END_STREAM];
+	policy = reading->policies ? policy_of(reading->policies, reading->destination) : NULL;
+	if (likely(last->policies == reading->policies && repeats(last, block, table) &&
+		   is_new_stream(reading, scratch->pass.stream))) {
+		scratch->heard = last->heard;
+		scratch->judging.denied = 0;
+		scratch->judging.policy = last->policy;
+		scratch->judging.rule = last->rule;
+		on_headers(reading, scratch, ROLE_CLIENT);
+		return EVENT_NONE;
+	}
+	position = block->position;
+	inserted = table->inserted;
+	mark = table_mark(table);
+	result = decode_judged(reading, scratch, policy);
+	if (result)
+		return result;
+	last->length = 0;
+	if (!is_new_stream(reading, scratch->pass.stream) || !(scratch->pass.stream & 1)) {
+		/* Trailers: they ask for nothing, and a stream that ended may not begin again. */
+		if (block->paths)
+			return -REASON_FRAME_STREAM;
+		on_headers(reading, scratch, ROLE_CLIENT);
+		return scratch->rewrite.changed ? EVENT_REWRITE : EVENT_NONE;
+	}
+	if (policy)
+		decide_call(reading, scratch);
+	resolve_method(reading, scratch);
+	if (unlikely(scratch->judging.denied)) {
+		result = refuse_call(reading, scratch, policy);
+		if (result < 0)
+			return result;
+		on_headers(reading, scratch, ROLE_CLIENT);
+		return EVENT_EDIT;
+	}
+	if (inserted == table->inserted && mark == table_mark(table) && block->end - position <= REPEATED_SIZE &&
+	    !scratch->rewrite.changed) {
+		block->position = position;
+		remember(last, block, table, position);
+		last->heard = scratch->heard;
+		last->policies = reading->policies;
+		last->policy = scratch->judging.policy;
+		last->rule = scratch->judging.rule;
+	}
+	on_headers(reading, scratch, ROLE_CLIENT);
+	return scratch->rewrite.changed ? EVENT_REWRITE : EVENT_NONE;
+}
+
+/* Reads a block of the server's, and writes it anew. 0, or a negated reason. */
+static __noinline int decode_rewritten(struct reading *reading, struct scratch *scratch, __u32 refused)
+{
+	struct half *half = &reading->halves[ROLE_SERVER];
+	struct hpack_table *table = &half->direction.table;
+	struct hpack_block *block = &scratch->pass.block;
+	__u32 start, i;
+	int result;
+
+	block->fields = 0;
+	block->paths = 0;
+	block->path_length = 0;
+	block->path_entry = 0;
+	__builtin_memset(&scratch->heard, 0, sizeof(scratch->heard));
+	rewrite_begin(&scratch->rewrite, refused, GRPC_PERMISSION_DENIED);
+	loop_below (i, HEADER_BLOCK_SIZE + 1) {
+		start = block->position;
+		result = hpack_next(table, block, NULL);
+		if (result < 0)
+			return result;
+		if (!result)
+			break;
+		hear(&scratch->heard, block->name, block->value);
+		rewrite_field(table, &scratch->rewrite, block, start);
+	}
+	half->altered |= refused;
+	return rewrite_end(&scratch->rewrite) ? -REASON_CANNOT_REFUSE : 0;
+}
+
+/* A header block of the server's, once a call was denied. Returns an event, or a negated reason. */
+__noinline int read_answer(struct reading *reading, struct scratch *scratch)
+{
+	struct call *call;
+	__u32 refused;
+	int result;
+
+	if (!reading || !scratch)
+		return -REASON_HPACK_TRUNCATED;
+	call = find_call(reading, scratch->pass.stream);
+	refused = call && call->denied;
+	reading->halves[ROLE_SERVER].repeated[0].length = 0;
+	reading->halves[ROLE_SERVER].repeated[1].length = 0;
+	result = decode_rewritten(reading, scratch, refused);
+	if (result)
+		return result;
+	if (refused) {
+		/* More than a refusal: something has run. */
+		if (!(scratch->pass.flags & FLAG_END_STREAM))
+			return -REASON_CANNOT_REFUSE;
+		scratch->heard.status = HTTP_OK;
+		scratch->heard.grpc_status = GRPC_PERMISSION_DENIED + 1;
+	}
+	on_headers(reading, scratch, ROLE_SERVER);
+	if (!scratch->rewrite.changed)
+		return EVENT_NONE;
+	return scratch->pass.frame == NO_FRAME ? -REASON_CANNOT_REFUSE : EVENT_REWRITE;
+}

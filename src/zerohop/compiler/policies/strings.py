@@ -1,0 +1,218 @@
+"""String patterns to an automaton that says which of them match, as one number: the string's class.
+
+Exact strings are a trie of eight bytes a step. Everything else is one deterministic automaton of a byte a step, by
+subset construction with a fallback in each state in place of the edges that are alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from zerohop.compiler.policies.rows import END, LAST, TERMINAL, Automaton, Rows
+
+MAX_STATES: Final = 65536
+
+# The class of what a call does not have.
+ABSENT: Final = 0
+
+PRESENT: Final = "*"
+
+_TEMPLATE: Final = re.compile(r"(\{\*\*?\})")
+_SLASH: Final = ord("/")
+
+# Steps of a pattern beside single bytes.
+_ANY: Final = -1  # any bytes, also none
+_SOME: Final = -2  # one byte that is no slash
+_MORE: Final = -3  # bytes that are no slashes, also none
+
+
+class TooManyStatesError(Exception):
+    """The patterns of one attribute do not fit into an automaton of `MAX_STATES`."""
+
+
+def is_template(pattern: str) -> bool:
+    return _TEMPLATE.search(pattern) is not None
+
+
+def is_exact(pattern: str, *, templates: bool) -> bool:
+    return not (pattern.startswith("*") or pattern.endswith("*") or (templates and is_template(pattern)))
+
+
+def _steps(pattern: str) -> tuple[int, ...]:
+    if is_template(pattern):
+        steps: list[int] = []
+        for part in _TEMPLATE.split(pattern):
+            if part == "{*}":
+                steps += (_SOME, _MORE)
+            elif part == "{**}":
+                steps.append(_ANY)
+            else:
+                steps += part.encode()
+        return tuple(steps)
+    if pattern.endswith("*"):
+        return (*pattern[:-1].encode(), _ANY)
+    return (_ANY, *pattern[1:].encode())
+
+
+class Strings:
+    """The patterns of one attribute. `classes`: class to the patterns that its strings match.
+
+    Raises `TooManyStatesError`.
+    """
+
+    def __init__(self, patterns: Iterable[str], rows: Rows, *, templates: bool) -> None:
+        wanted = sorted(set(patterns))
+        self.classes: dict[int, frozenset[str]] = {}
+        self._numbers: dict[frozenset[str], int] = {}
+        self._present = frozenset({PRESENT} & set(wanted))
+        self._others = [each for each in wanted if each != PRESENT and not is_exact(each, templates=templates)]
+        self._programs = [_steps(each) for each in self._others]
+        empty, other = self._class(frozenset()), self._class(self._present)
+        states = _Machine(self._programs)
+        exact = [each for each in wanted if is_exact(each, templates=templates)]
+        words = rows.new() if exact else 0
+        for text in exact:
+            matched = {self._others[index] for index in states.accepted(text.encode())}
+            number = self._class(self._present | matched | {text})
+            _insert(rows, words, text.encode(), number)
+        root = self._write(rows, states) if self._others else 0
+        self.automaton = Automaton(words, root, empty, other)
+        self.by_pattern: dict[str, list[int]] = {}
+        for number, matching in self.classes.items():
+            for pattern in matching:
+                self.by_pattern.setdefault(pattern, []).append(number)
+
+    def _class(self, matching: frozenset[str]) -> int:
+        number = self._numbers.setdefault(matching, len(self._numbers) + 1)
+        self.classes[number] = matching
+        return number
+
+    def _write(self, rows: Rows, states: _Machine) -> int:
+        """Every state of the machine becomes a node; returns the first."""
+        numbers = {states.start: rows.new()}
+        pending = [states.start]
+
+        def number_of(state: frozenset[int]) -> int:
+            if not state:
+                return 0
+            number = numbers.get(state)
+            if number is None:
+                if len(numbers) >= MAX_STATES:
+                    raise TooManyStatesError
+                number = numbers[state] = rows.new()
+                pending.append(state)
+            return number
+
+        while pending:
+            state = pending.pop()
+            node = numbers[state]
+            fallback, moves = states.moves(state)
+            following = number_of(fallback)
+            rows.nodes[node] = (0, following)
+            for byte, target in moves.items():
+                if target != fallback:
+                    rows.edges[node, 1, byte] = number_of(target)
+            matched = frozenset(self._others[index] for index in states.accepts(state))
+            if matched:
+                rows.edges[node, END, 0] = TERMINAL | self._class(self._present | matched)
+        return numbers[states.start]
+
+
+def names_automaton(names: Iterable[str], rows: Rows) -> Automaton:
+    """Exact names to 1, 2, … in their order; 0 for every other."""
+    listed = list(names)
+    words = rows.new() if listed else 0
+    for number, name in enumerate(listed, 1):
+        _insert(rows, words, name.encode(), number)
+    return Automaton(words)
+
+
+def _insert(rows: Rows, node: int, text: bytes, number: int) -> None:
+    for start in range(0, len(text), 8):
+        part = text[start : start + 8]
+        word = int.from_bytes(part, "little")
+        if start + 8 >= len(text):
+            rows.edges[node, LAST + len(part), word] = TERMINAL | number
+            return
+        following = rows.edges.get((node, 8, word))
+        if following is None:
+            following = rows.edges[node, 8, word] = rows.new()
+        node = following
+
+
+class _Machine:
+    """Positions in all patterns at once: a position is a number, `ends` says whose end it is."""
+
+    def __init__(self, programs: list[tuple[int, ...]]) -> None:
+        self._steps: list[int | None] = []
+        self._ends: dict[int, int] = {}
+        self._known: dict[frozenset[int], tuple[frozenset[int], dict[int, frozenset[int]]]] = {}
+        starts = []
+        for index, program in enumerate(programs):
+            starts.append(len(self._steps))
+            self._steps += program
+            self._ends[len(self._steps)] = index
+            self._steps.append(None)
+        self.start = self._closed(starts)
+
+    def _closed(self, positions: Iterable[int]) -> frozenset[int]:
+        """With what is reached without a byte."""
+        found: set[int] = set()
+        for position in positions:
+            each = position
+            while each not in found:
+                found.add(each)
+                if self._steps[each] not in (_ANY, _MORE):
+                    break
+                each += 1
+        return frozenset(found)
+
+    def moves(self, state: frozenset[int]) -> tuple[frozenset[int], dict[int, frozenset[int]]]:
+        """What any byte leads to that has no move of its own, and the moves."""
+        known = self._known.get(state)
+        if known is None:
+            known = self._known[state] = self._moves(state)
+        return known
+
+    def _moves(self, state: frozenset[int]) -> tuple[frozenset[int], dict[int, frozenset[int]]]:
+        always: list[int] = []
+        unless_slash: list[int] = []
+        by_byte: dict[int, list[int]] = {}
+        for position in state:
+            step = self._steps[position]
+            if step is None:
+                continue
+            if step == _ANY:
+                always.append(position)
+            elif step == _SOME:
+                unless_slash.append(position + 1)
+            elif step == _MORE:
+                unless_slash.append(position)
+            else:
+                by_byte.setdefault(step, []).append(position + 1)
+        fallback = self._closed([*always, *unless_slash])
+        if unless_slash:
+            by_byte.setdefault(_SLASH, [])
+        moves = {}
+        for byte, positions in by_byte.items():
+            kept = always if byte == _SLASH else [*always, *unless_slash]
+            moves[byte] = self._closed([*positions, *kept])
+        return fallback, moves
+
+    def accepts(self, state: frozenset[int]) -> list[int]:
+        """The patterns that end here."""
+        return [self._ends[position] for position in state if position in self._ends]
+
+    def accepted(self, text: bytes) -> list[int]:
+        """The patterns that match."""
+        if len(self._steps) == 0:
+            return []
+        state = self.start
+        for byte in text:
+            if not state:
+                return []
+            fallback, moves = self.moves(state)
+            state = moves.get(byte, fallback)
+        return self.accepts(state)

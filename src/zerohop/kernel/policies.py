@@ -1,0 +1,280 @@
+"""Writes compiled policies into the maps: a generation whole, then its number in one step."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from zerohop.compiler.policies import TERMINAL, Attribute, Automaton, Destination, PolicyTables
+from zerohop.compiler.policies.walk import Call, walk
+from zerohop.config.policies import Existing, Unreadable
+from zerohop.kernel import libbpf
+from zerohop.kernel.datapath import DataPath
+
+# As bpf/shared/bounds.h and policy.h have them.
+SLOTS: Final = 32
+_NODE, _DECISION, _IDENTITY, _LINE = 32, 33, 34, 35
+_DENY: Final = 0x40000000
+
+_KEY: Final = struct.Struct("=IIQ")
+_VALUE: Final = struct.Struct("=II")
+_BATCH: Final = 1 << 16
+_FILE_BYTES: Final = 255
+
+# How long an older generation stays whole at least, for hooks that have begun to judge by it.
+GRACE_SECONDS: Final = 1.0
+
+Row = tuple[tuple[int, int, int], tuple[int, int]]
+
+
+class Generations:
+    """What the kernel judges by, and since when it does not judge by older ones any more."""
+
+    def __init__(self) -> None:
+        self._tables: PolicyTables | None = None
+        self._replaced: dict[int, float] = {}
+
+    def apply(self, path: DataPath, tables: PolicyTables, workloads: dict[str, int]) -> None:
+        """Makes `tables` what the kernel judges by. `workloads`: `NS/NAME` to number. Raises `BpfError`."""
+        settings = path.settings()
+        current = settings.policies
+        if tables == self._tables or (not tables.destinations and not current):
+            self._tables = tables
+            return
+        following = current % 0xFFFFFFFF + 1
+        self._make_room(path, following % SLOTS, current % SLOTS)
+        if tables.destinations:
+            self._write(path, following % SLOTS, tables, workloads)
+        settings = path.settings()
+        settings.policies = following
+        path.write_settings(settings)
+        self._replaced[current % SLOTS] = time.monotonic()
+        self._tables = tables
+        self.forget(path)
+
+    def forget(self, path: DataPath) -> None:
+        """Frees generations that were replaced long enough ago."""
+        now = time.monotonic()
+        for slot, since in list(self._replaced.items()):
+            if now - since >= GRACE_SECONDS:
+                _clear(path, slot)
+                del self._replaced[slot]
+
+    def _make_room(self, path: DataPath, slot: int, current: int) -> None:
+        since = self._replaced.pop(slot, None)
+        if since is not None:
+            time.sleep(max(0.0, since + GRACE_SECONDS - time.monotonic()))
+        # Also what another agent has left: this one does not know how old it is, but it is not the current one.
+        if slot != current:
+            _clear(path, slot)
+
+    def _write(self, path: DataPath, slot: int, tables: PolicyTables, workloads: dict[str, int]) -> None:
+        numbers = _name(path, tables)
+        rows = list(_rows(tables, workloads, numbers))
+        fd = libbpf.hash_map("policy_rows", _KEY.size, _VALUE.size, max(1, len(rows)))
+        try:
+            for start in range(0, len(rows), _BATCH):
+                part = rows[start : start + _BATCH]
+                libbpf.call(
+                    "writing policies", "bpf_map_update_batch", fd, b"".join(_KEY.pack(*key) for key, _ in part),
+                    b"".join(_VALUE.pack(*value) for _, value in part), ctypes.byref(ctypes.c_uint32(len(part))), None,
+                )  # fmt: skip
+            path.maps["policy_rows"].put(ctypes.c_uint32(slot), ctypes.c_uint32(fd))
+        finally:
+            os.close(fd)
+        for (prefix, address), number in tables.blocks.items():
+            path.maps["policy_blocks"].put(_block_key(path, slot, prefix, address), ctypes.c_uint32(number))
+        key_type = path.layouts.struct("policy_key")
+        for name, destination in tables.destinations.items():
+            path.maps["policies"].put(key_type(slot, workloads[name]), _policy(path, destination, tables))
+
+
+def _rows(tables: PolicyTables, workloads: dict[str, int], numbers: list[int]) -> Iterator[Row]:
+    """Every row of a generation; `numbers`: the kernel's of the policies that `tables` name."""
+    for node, (attribute, fallback) in tables.nodes.items():
+        yield (node, _NODE, 0), (_next(fallback, attribute, tables), int(attribute))
+    for (node, size, symbol), target in tables.edges.items():
+        attribute = tables.nodes[node][0] if size == 0 and node in tables.nodes else 0
+        yield (node, size, symbol), (_next(target, attribute, tables), 0)
+    for number, decision in enumerate(tables.decisions):
+        if decision.policy is not None:
+            rule = 0 if decision.rule is None else decision.rule + 1
+            yield (number, _DECISION, 0), (numbers[decision.policy], rule)
+            yield (number, _LINE, 0), (decision.line or 0, 0)
+    for name, identity in tables.identities.items():
+        yield (workloads[name], _IDENTITY, 0), (identity, 0)
+
+
+def _next(target: int, attribute: int, tables: PolicyTables) -> int:
+    """A diagram's end says by itself whether it denies."""
+    if attribute and target & TERMINAL and not tables.decisions[target & ~TERMINAL].allowed:
+        return target | _DENY
+    return target
+
+
+def _policy(path: DataPath, destination: Destination, tables: PolicyTables) -> Any:
+    value = path.layouts.struct("policy")()
+    value.deny = _next(destination.deny, Attribute.PORT, tables)
+    value.allow = _next(destination.allow, Attribute.PORT, tables)
+    value.layer7 = destination.layer7
+    value.deny_reset = destination.deny_reset
+    value.allow_unreadable = destination.unreadable is Unreadable.ALLOW
+    value.observe_existing = destination.existing is Existing.OBSERVE
+    _fill(value.names, destination.names)
+    for target, automaton in zip(value.strings, destination.strings, strict=False):
+        _fill(target, automaton)
+    return value
+
+
+def _fill(target: Any, automaton: Automaton) -> None:
+    target.words, target.bytes = automaton.words, automaton.bytes
+    target.empty, target.other = automaton.empty, automaton.other
+
+
+def _block_key(path: DataPath, slot: int, prefix: int, address: bytes) -> Any:
+    key = path.layouts.struct("block_key")(32 + prefix, slot)
+    key.address[:] = address
+    return key
+
+
+def _clear(path: DataPath, slot: int) -> None:
+    path.maps["policy_rows"].delete(ctypes.c_uint32(slot))
+    for name in ("policies", "policy_blocks"):
+        table = path.maps[name]
+        for key in list(table.keys()):
+            if key.slot == slot:
+                table.delete(key)
+
+
+def _name(path: DataPath, tables: PolicyTables) -> list[int]:
+    """The numbers of the policies' names. One keeps its number while there is room: flow records name it."""
+    table = path.maps["policy_names"]
+    known = {(bytes(value.namespace_name), bytes(value.name)): key.value for key, value in table.items()}
+    wanted = [(namespace.encode(), name.encode()) for namespace, name, _ in tables.names]
+    files = [file.encode()[-_FILE_BYTES:] for _, _, file in tables.names]
+    if len(known.keys() | set(wanted)) > table.entries():
+        for name in known.keys() - set(wanted):
+            table.delete(ctypes.c_uint32(known.pop(name)))
+    following = max(known.values(), default=0) + 1
+    numbers: list[int] = []
+    for each, file in zip(wanted, files, strict=True):
+        number = known.get(each)
+        if number is None:
+            number, following = following, following + 1
+            known[each] = number
+        table.put(ctypes.c_uint32(number), path.layouts.struct("policy_name")(*each, file))
+        numbers.append(number)
+    return numbers
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`policy` (`NS/NAME`) and `rule` (its index): what decided; None where no rule did. `open`: calls are judged."""
+
+    allowed: bool
+    policy: str | None = None
+    rule: int | None = None
+    file: str | None = None
+    line: int | None = None
+    open: bool = False
+
+
+class Judge:
+    """Judges by the very tables that the kernel judges by. Use as a context manager."""
+
+    def __init__(self, path: DataPath) -> None:
+        self._path = path
+        self._generation = path.settings().policies
+        self._slot = self._generation % SLOTS
+        identifier = path.maps["policy_rows"].get(ctypes.c_uint32(self._slot)) if self._generation else None
+        self._rows = libbpf.map_by_id(identifier) if identifier else -1
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._rows >= 0:
+            os.close(self._rows)
+
+    def judge(
+        self, client: int, server: int, port: int, addresses: tuple[bytes, bytes],
+        strings: Mapping[int, str], headers: Mapping[str, str],
+    ) -> Verdict:  # fmt: skip
+        """What becomes of a call, or, without strings, of a connection. Workloads by number; addresses of 16 bytes."""
+        value = self._path.maps["policies"].get(self._path.layouts.struct("policy_key")(self._slot, server))
+        if self._rows < 0 or value is None:
+            return Verdict(True)
+        identity = self._row(client, _IDENTITY, 0)
+        call = Call(
+            identity=identity[0] if identity else 0,
+            source=self._class(addresses[0]),
+            destination=self._class(addresses[1]),
+            port=port,
+            strings=strings,
+            headers=headers,
+        )
+        destination = _Pinned(value)
+        ends = [walk(root, destination, call, self._edge, self._node) for root in (value.deny, value.allow)]
+        decisive = next((end for end in ends if end & TERMINAL and end & _DENY), None)
+        if decisive is None:
+            if not all(end & TERMINAL for end in ends):
+                return Verdict(True, open=True)
+            decisive = ends[1]
+        return self._verdict(decisive)
+
+    def observes_existing(self, server: int) -> bool:
+        """Whether calls on connections from before the policies may pass."""
+        value = self._path.maps["policies"].get(self._path.layouts.struct("policy_key")(self._slot, server))
+        return value is None or bool(value.observe_existing)
+
+    def _verdict(self, end: int) -> Verdict:
+        allowed, number = not end & _DENY, end & ~(TERMINAL | _DENY)
+        decision = self._row(number, _DECISION, 0)
+        if decision is None:
+            return Verdict(allowed)
+        name = self._path.maps["policy_names"].get(ctypes.c_uint32(decision[0]))
+        line = self._row(number, _LINE, 0)
+        if name is None:
+            return Verdict(allowed)
+        policy = f"{name.namespace_name.decode()}/{name.name.decode()}"
+        return Verdict(allowed, policy, decision[1] - 1, name.file.decode(errors="replace"), line[0] if line else None)
+
+    def _row(self, node: int, kind: int, symbol: int) -> tuple[int, int] | None:
+        key, value = _KEY.pack(node, kind, symbol), ctypes.create_string_buffer(_VALUE.size)
+        try:
+            libbpf.call("reading policies", "bpf_map_lookup_elem", self._rows, key, value)
+        except libbpf.BpfError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return cast("tuple[int, int]", _VALUE.unpack(value.raw))
+
+    def _edge(self, node: int, size: int, symbol: int) -> int | None:
+        row = self._row(node, size, symbol)
+        return row[0] if row else None
+
+    def _node(self, node: int) -> tuple[int, int] | None:
+        row = self._row(node, _NODE, 0)
+        return (row[1], row[0]) if row else None
+
+    def _class(self, address: bytes) -> int:
+        found = self._path.maps["policy_blocks"].get(_block_key(self._path, self._slot, 128, address))
+        return int(found or 0)
+
+
+class _Pinned:
+    """A destination as the kernel has it (`struct policy`)."""
+
+    def __init__(self, value: Any) -> None:
+        self.names = _automaton(value.names)
+        self.strings = tuple(_automaton(each) for each in value.strings)
+
+
+def _automaton(value: Any) -> Automaton:
+    return Automaton(value.words, value.bytes, value.empty, value.other)

@@ -1,0 +1,340 @@
+"""The policy compiler, against Istio's reference read word by word."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.policy_semantics import Request, Semantics
+from zerohop.compiler import compile_tables
+from zerohop.compiler.policies import (
+    TERMINAL,
+    Attribute,
+    PolicyTables,
+    TooComplexError,
+    compile_policies,
+)
+from zerohop.compiler.policies.walk import Call, walk
+from zerohop.config import Configuration, Service, ServicePort, Shortcut, Source, Transport, Workload
+from zerohop.config.policies import (
+    Action,
+    AuthorizationPolicy,
+    Caller,
+    Condition,
+    Existing,
+    Operation,
+    Rule,
+    Unreadable,
+    Values,
+)
+
+EXAMPLES = int(os.environ.get("ZEROHOP_POLICY_EXAMPLES", "300"))
+PLACE = Source("policies.yaml", 7)
+HTTP, PLAIN = 50051, 5432
+
+
+def workload(namespace: str, name: str, account: str = "default", app: str = "") -> Workload:
+    labels = {"app": app or name}
+    return Workload(
+        namespace, name, labels, account, ("127.0.0.1",), (), (), Shortcut.AUTO, (), Source("workloads.yaml", 1)
+    )
+
+
+WORKLOADS = (
+    workload("shop", "cart", "cart"),
+    workload("shop", "web", "web"),
+    workload("shop", "web2", "web", "web"),
+    workload("bank", "ledger"),
+)
+SERVICES = tuple(
+    Service(
+        each.namespace,
+        each.name,
+        {},
+        {"app": each.labels["app"]},
+        (),
+        (
+            ServicePort("grpc", 80, HTTP, Transport.TCP, "grpc", PLACE, PLACE),
+            ServicePort("tcp", 81, PLAIN, Transport.TCP, "tcp", PLACE, PLACE),
+        ),
+        PLACE,
+    )
+    for each in (WORKLOADS[0], WORKLOADS[3])
+)
+
+
+def configuration(*policies: AuthorizationPolicy) -> Configuration:
+    return Configuration(WORKLOADS, SERVICES, (), "", policies)
+
+
+def policy(
+    *rules: Rule, action: Action = Action.ALLOW, namespace: str = "shop", name: str = "p", **fields: Any
+) -> AuthorizationPolicy:
+    given_fields = {
+        "selector": {}, "services": (), "deny_reset": False,
+        "unreadable": Unreadable.DENY, "existing": Existing.RESET, **fields,
+    }  # fmt: skip
+    return AuthorizationPolicy(namespace=namespace, name=name, action=action, rules=rules, source=PLACE, **given_fields)
+
+
+def rule(*callers: Caller, to: Iterable[Operation] = (), when: Iterable[Condition] = ()) -> Rule:
+    return Rule(callers, tuple(to), tuple(when), PLACE)
+
+
+class Tables:
+    """What the kernel would hold, and its walks."""
+
+    def __init__(self, made: PolicyTables) -> None:
+        self.made = made
+        self.prefixes = {
+            ipaddress.IPv6Network((address, length)): number for (length, address), number in made.blocks.items()
+        }
+
+    def address_class(self, address: str) -> int:
+        parsed = ipaddress.ip_address(address)
+        if parsed.version == 4:
+            parsed = ipaddress.IPv6Address(bytes(10) + b"\xff\xff" + parsed.packed)
+        found = [(each.prefixlen, number) for each, number in self.prefixes.items() if parsed in each]
+        return max(found)[1] if found else 0
+
+    def ends(self, destination: Workload, request: Request) -> dict[str, int]:
+        """The decisions in which the destination's walks end."""
+        target = self.made.destinations[destination.key]
+        strings = {}
+        if request.http is not None:
+            strings = dict(zip((Attribute.METHOD, Attribute.PATH, Attribute.HOST), request.http, strict=True))
+        call = Call(
+            identity=self.made.identities[request.workload.key] if request.workload else 0,
+            source=self.address_class(request.source),
+            destination=self.address_class(request.destination),
+            port=request.port,
+            strings=strings,
+            headers=request.headers,
+        )
+        ends = {}
+        for name in ("deny", "allow"):
+            end = walk(
+                getattr(target, name), target, call,
+                lambda node, size, symbol: self.made.edges.get((node, size, symbol)), self.made.nodes.get,
+            )  # fmt: skip
+            assert end & TERMINAL
+            ends[name] = end & ~TERMINAL
+        return ends
+
+    def allowed(self, destination: Workload, request: Request) -> bool:
+        if destination.key not in self.made.destinations:
+            return True
+        return all(self.made.decisions[each].allowed for each in self.ends(destination, request).values())
+
+
+def compiled(*policies: AuthorizationPolicy) -> Tables:
+    made = configuration(*policies)
+    return Tables(compile_policies(made, compile_tables(made)))
+
+
+# Random policies, from few words, so that calls meet them.
+
+WORDS = ("/shop.Cart/Add", "/shop.Cart/Get", "/shop.Cart/", "/a", "/a/b", "/a/bb/c", "a", "ab", "", "GET", "POST")
+NEAR = (*WORDS, "/shop.Cart/AddAll", "/a//c", "/b/a", "x/shop.Cart/Add", "abab", "b", "A", "/shop.Cart/Add ")
+TEMPLATES = ("/a/{*}", "/{*}/b", "/{**}", "/a/{*}/c", "/shop.Cart/{*}", "/a/{**}")
+BLOCKS = ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "0.0.0.0/0", "::/0", "fd00::/8", "fd00:1::/32", "::1/128")
+ADDRESSES = ("10.1.2.3", "10.1.2.4", "10.9.9.9", "192.0.2.1", "::1", "fd00:1::5", "fd00::1", "2001:db8::1")
+NAMES = ("x-user", "x-role")
+
+
+def patterns(*more: str) -> st.SearchStrategy[str]:
+    words = st.sampled_from(WORDS).filter(bool)
+    kinds = [words, words.map(lambda each: each + "*"), words.map(lambda each: "*" + each), st.just("*")]
+    if more:
+        kinds.append(st.sampled_from(more))
+    return st.one_of(*kinds)
+
+
+def values(choices: st.SearchStrategy[str]) -> st.SearchStrategy[Values]:
+    some = st.lists(choices, max_size=3).map(tuple)
+    return st.one_of(st.just(Values()), st.builds(Values, some, st.just(())), st.builds(Values, some, some))
+
+
+def written(choices: st.SearchStrategy[str]) -> st.SearchStrategy[Values]:
+    return values(choices).filter(bool)
+
+
+PRINCIPALS = st.sampled_from(
+    ("*", "cluster.local/ns/shop/sa/web", "cluster.local/ns/shop/*", "*/sa/default", "cluster.local/ns/bank/sa/web")
+)
+NAMESPACES = st.sampled_from(("shop", "bank", "b*", "*", "*op"))
+PORTS = values(st.sampled_from((str(HTTP), str(PLAIN), "9")))
+CALLERS = st.builds(
+    Caller,
+    principals=values(PRINCIPALS),
+    namespaces=values(NAMESPACES),
+    service_accounts=values(st.sampled_from(("shop/web", "shop/cart", "bank/default"))),
+    trust_domains=values(st.sampled_from(("cluster.local", "*", "other"))),
+    ip_blocks=values(st.sampled_from(BLOCKS)),
+    remote_ip_blocks=values(st.sampled_from(BLOCKS)),
+)
+OPERATIONS = st.builds(
+    Operation,
+    hosts=values(st.sampled_from(("cart", "Cart.shop", "*.shop", "cart*", "*"))),
+    ports=PORTS,
+    methods=values(st.sampled_from(("GET", "POST", "P*", "*"))),
+    paths=values(patterns(*TEMPLATES)),
+)
+CONDITIONS = st.one_of(
+    st.builds(Condition, st.sampled_from([f"request.headers[{each}]" for each in NAMES]), written(patterns())),
+    st.builds(
+        Condition, st.sampled_from(("source.ip", "remote.ip", "destination.ip")), written(st.sampled_from(BLOCKS))
+    ),
+    st.builds(Condition, st.just("source.namespace"), written(NAMESPACES)),
+    st.builds(Condition, st.just("source.principal"), written(PRINCIPALS)),
+    st.builds(Condition, st.just("destination.port"), PORTS.filter(bool)),
+)
+
+
+def few(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(strategy, max_size=2).map(tuple)
+
+
+RULES = st.builds(Rule, few(CALLERS), few(OPERATIONS), few(CONDITIONS), st.just(PLACE))
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> tuple[AuthorizationPolicy, ...]:
+    found = []
+    for number in range(draw(st.integers(1, 4))):
+        reach: dict[str, Any] = draw(
+            st.sampled_from(({}, {"selector": {"app": "cart"}}, {"selector": {"app": "web"}}, {"services": ("cart",)}))
+        )
+        found.append(
+            policy(
+                *draw(st.lists(RULES, max_size=3)),
+                action=draw(st.sampled_from(Action)),
+                namespace=draw(st.sampled_from(("shop", "shop", "bank", "istio-system"))),
+                name=f"p{number}",
+                **reach,
+            )
+        )
+    return tuple(found)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> Request:
+    port = draw(st.sampled_from((HTTP, HTTP, PLAIN, 9)))
+    http = None
+    headers = {}
+    if port == HTTP:
+        http = (
+            draw(st.sampled_from(("GET", "POST", "PUT"))),
+            draw(st.sampled_from(NEAR)),
+            draw(st.sampled_from(("cart", "cart.shop", "CART", "web.shop", "x.SHOP", "cart:80"))),
+        )
+        headers = draw(st.dictionaries(st.sampled_from((*NAMES, "x-other")), st.sampled_from(NEAR), max_size=3))
+    return Request(
+        draw(st.sampled_from((None, *WORKLOADS))),
+        draw(st.sampled_from(ADDRESSES)),
+        draw(st.sampled_from(ADDRESSES)),
+        port,
+        http,
+        headers,
+    )
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(policies(), st.lists(requests(), min_size=20, max_size=20))
+def test_verdicts_are_istios(found: tuple[AuthorizationPolicy, ...], asked: list[Request]) -> None:
+    tables, semantics = compiled(*found), Semantics(configuration(*found))
+    for request in asked:
+        for destination in (WORKLOADS[0], WORKLOADS[1], WORKLOADS[3]):
+            if destination is WORKLOADS[1] and request.http is not None:
+                continue  # it declares no port
+            wanted = semantics.allowed(destination, request)
+            assert tables.allowed(destination, request) == wanted, (destination.key, request)
+
+
+def by_path(count: int) -> list[Rule]:
+    return [rule(to=[Operation(paths=Values((f"/pkg.Service{number}/Method{number}",)))]) for number in range(count)]
+
+
+def by_header(count: int) -> list[Rule]:
+    return [rule(when=[Condition("request.headers[x-user]", Values((f"user-{number}",)))]) for number in range(count)]
+
+
+def by_both(count: int) -> list[Rule]:
+    return [
+        rule(
+            Caller(namespaces=Values(("shop",))),
+            to=[Operation(paths=Values((f"/pkg.Service{number % 100}/M",)))],
+            when=[Condition("request.headers[x-user]", Values((f"user-{number}",)))],
+        )
+        for number in range(count)
+    ]
+
+
+def split(rules: list[Rule], action: Action = Action.ALLOW) -> list[AuthorizationPolicy]:
+    """No policy has more than 512 rules."""
+    return [
+        policy(*rules[start : start + 512], action=action, name=f"{action.lower()}-{start:07}")
+        for start in range(0, len(rules), 512)
+    ]
+
+
+SHAPES = {
+    "paths": lambda count: split(by_path(count)),
+    "headers": lambda count: split(by_header(count)),
+    "both": lambda count: split(by_both(count)),
+    "mixed": lambda count: split(by_path(count // 2)) + split(by_both(count // 2), Action.DENY),
+    "overlapping": lambda count: split(by_path(count // 2) + by_both(count // 2)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tables_grow_with_the_rules(shape: str) -> None:
+    sizes = []
+    for count in (500, 5000):
+        made = compiled(*SHAPES[shape](count)).made
+        sizes.append(len(made.nodes) + len(made.edges))
+    assert sizes[1] <= 11 * sizes[0]
+
+
+def test_equal_destinations_share_their_tables() -> None:
+    made = compiled(policy(*by_path(10))).made
+    assert made.destinations["shop/web"] is made.destinations["shop/web2"]
+    assert "bank/ledger" not in made.destinations
+
+
+def test_no_node_without_a_choice() -> None:
+    made = compiled(*SHAPES["overlapping"](300)).made
+    for node, (attribute, fallback) in made.nodes.items():
+        targets = [target for (start, size, _), target in made.edges.items() if start == node and size == 0]
+        if attribute:
+            assert targets
+            assert all(target != fallback for target in targets)
+
+
+def test_a_connection_is_decided_without_its_calls() -> None:
+    """What no call can change is known when the connection is made."""
+    refused = rule(Caller(ip_blocks=Values(("10.0.0.0/8",))))
+    mixed = rule(Caller(namespaces=Values(("shop",))), to=[Operation(paths=Values(("/a",)))])
+    tables = compiled(policy(mixed, refused, action=Action.DENY))
+    target = tables.made.destinations["shop/cart"]
+
+    def ends_at(source: str) -> int:
+        call = Call(tables.made.identities["shop/web"], tables.address_class(source), 0, HTTP)
+        edges = tables.made.edges
+        return walk(target.deny, target, call, lambda *key: edges.get(key), tables.made.nodes.get)
+
+    assert ends_at("10.0.0.1") & TERMINAL
+    assert not ends_at("192.0.2.1") & TERMINAL
+
+
+def test_too_many_headers_are_refused() -> None:
+    rules = [rule(when=[Condition(f"request.headers[x-{number}]", Values(("a",)))]) for number in range(17)]
+    with pytest.raises(TooComplexError, match="17 different headers") as caught:
+        compiled(policy(*rules))
+    assert "policies.yaml:7" in str(caught.value)
