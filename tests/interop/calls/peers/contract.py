@@ -110,6 +110,15 @@ WITHOUT_ANSWER: Final = (
 )
 
 
+PERMISSION_DENIED: Final = 7
+DENIAL: Final = "RBAC: access denied"
+
+
+def caller(number: int) -> tuple[str, bool]:
+    """Who makes call `number` of the story `denials`, and whether that one may."""
+    return (f"good-{number % 7}", True) if number % 2 else (f"bad-{number % 5}", False)
+
+
 def status_code(number: int) -> grpc.StatusCode:
     return next(code for code in grpc.StatusCode if code.value[0] == number)
 

@@ -281,8 +281,30 @@ async def load(channel: Any, tally: contract.Tally, count: str) -> None:
     await asyncio.gather(*(some() for _ in range(contract.LOADED)))
 
 
+async def denials(channel: Any, tally: contract.Tally, count: str) -> None:
+    """Several callers at once, every other call denied by who it says to be from."""
+    unary = channel.unary_unary(path("Unary"))
+    numbers = iter(range(int(count)))
+
+    async def some() -> None:
+        for number in numbers:
+            size = number * 7 % 1_000
+            name, allowed = contract.caller(number)
+            call = unary(message(size), metadata=[("x-caller", name)])
+            status = await status_of(call)
+            check("status", status, 0 if allowed else contract.PERMISSION_DENIED)
+            if allowed:
+                check("allowed", await call, message(size))
+                tally.add(path("Unary"), 0, [size], [size])
+            else:
+                check("details", await call.details(), contract.DENIAL)
+                tally.add(path("Unary"), status, None, [])
+
+    await asyncio.gather(*(some() for _ in range(contract.LOADED)))
+
+
 STORIES: dict[str, Callable[..., Awaitable[None]]] = {
-    each.__name__: each for each in (shapes, endings, reuse, gzip, pings, load)
+    each.__name__: each for each in (shapes, endings, reuse, gzip, pings, load, denials)
 }  # fmt: skip
 
 

@@ -294,8 +294,53 @@ def load(channel: grpc.Channel, tally: contract.Tally, count: str) -> None:
         each.join()
 
 
+def denials(channel: grpc.Channel, tally: contract.Tally, count: str) -> None:
+    """Several callers at once, every other call denied by who it says to be from."""
+    unary, out = channel.unary_unary(path("Unary")), channel.unary_stream(path("ServerStream"))
+    both = channel.stream_stream(path("BidiStream"))
+    numbers = iter(range(int(count)))
+    lock = threading.Lock()
+
+    def made(number: int, metadata: list[tuple[str, str]]) -> tuple[str, list[int], list[int]]:
+        size = number * 7 % 1_000
+        data = message(size)
+        match number % 4:
+            case 0 | 1:
+                check("allowed", unary(data, metadata=metadata), data)
+                return "Unary", [size], [size]
+            case 2:
+                check("allowed", list(out(contract.pack_stream(3, size), metadata=metadata)), [data] * 3)
+                return "ServerStream", [8], [size] * 3
+        check("allowed", list(both(iter([data] * 2), metadata=metadata)), [data] * 2)
+        return "BidiStream", [size] * 2, [size] * 2
+
+    def some() -> None:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            name, allowed = contract.caller(number // 3)
+            try:
+                method, requests, responses = made(number, [("x-caller", name)])
+                check("a denied call", allowed, True)
+                with lock:
+                    tally.add(path(method), 0, requests, responses)
+            except grpc.RpcError as error:
+                check("an allowed call", (allowed, error.details()), (False, contract.DENIAL))
+                method = ("Unary", "Unary", "ServerStream", "BidiStream")[number % 4]
+                with lock:
+                    tally.add(path(method), int(error.code().value[0]), None, [])
+
+    callers = [threading.Thread(target=some) for _ in range(contract.LOADED)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join()
+
+
 STORIES: dict[str, Callable[..., None]] = {
-    each.__name__: each for each in (shapes, endings, reuse, gzip, pings, load)
+    each.__name__: each for each in (shapes, endings, reuse, gzip, pings, load, denials)
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 )
 
 func shapes(client Client, tally *Tally, _ []string) {
@@ -173,6 +175,38 @@ func load(client Client, tally *Tally, words []string) {
 	tally.addUncertain(path("Unary"), int(codes.Unavailable), int(client.wire.streams.Load()-ended.Load()))
 }
 
+// denials makes several calls at once, every other one denied by who it says to be from.
+func denials(client Client, tally *Tally, words []string) {
+	var next atomic.Int64
+	var lock sync.Mutex
+	atOnce(loaded, func() {
+		for {
+			number := int(next.Add(1)) - 1
+			if number >= counted(words) {
+				return
+			}
+			size := number * 7 % 1_000
+			name, expected := fmt.Sprintf("bad-%d", number%5), int(codes.PermissionDenied)
+			answers := []int{}
+			if number%2 == 1 {
+				name, expected, answers = fmt.Sprintf("good-%d", number%7), 0, []int{size}
+			}
+			ctx := metadata.AppendToOutgoingContext(context.Background(), "x-caller", name)
+			var answer []byte
+			err := client.Invoke(ctx, path("Unary"), message(size), &answer)
+			check("status", codeOf(err), expected)
+			if expected == 0 {
+				check("allowed", answer, message(size))
+			} else {
+				check("details", status.Convert(err).Message(), "RBAC: access denied")
+			}
+			lock.Lock()
+			tally.add(path("Unary"), expected, []int{size}, answers)
+			lock.Unlock()
+		}
+	})
+}
+
 // atOnce runs something so many times at once, and waits for all of them.
 func atOnce(count int, run func()) {
 	var several sync.WaitGroup
@@ -194,6 +228,7 @@ func counted(words []string) int {
 
 var stories = map[string]func(Client, *Tally, []string){
 	"shapes": shapes, "endings": ends, "reuse": reuse, "gzip": compressed, "pings": pings, "load": load,
+	"denials": denials,
 }
 
 // grpc-go pings no more often than every ten seconds: options of channels have no use here.

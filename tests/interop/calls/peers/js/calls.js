@@ -13,7 +13,7 @@ function unary(client, name, request, { metadata = new grpc.Metadata(), ...optio
       found.answer = error ? null : answer;
     });
     call.on("metadata", (first) => (found.first = first));
-    call.on("status", ({ code, metadata: last }) => resolve({ ...found, status: code, last }));
+    call.on("status", ({ code, details, metadata: last }) => resolve({ ...found, status: code, details, last }));
   });
 }
 

@@ -225,7 +225,28 @@ async function load(client, tally, count) {
   tally.addUncertain(path("Unary"), [contract.UNAVAILABLE], contract.countRequested() - ended);
 }
 
-const STORIES = { shapes, endings, reuse, gzip, pings, load };
+// Several callers at once, every other call denied by who it says to be from.
+async function denials(client, tally, count) {
+  let next = 0;
+  const some = async () => {
+    while (next < Number(count)) {
+      const number = next;
+      next += 1;
+      const size = (number * 7) % 1_000;
+      const allowed = number % 2 === 1;
+      const metadata = new grpc.Metadata();
+      metadata.set("x-caller", allowed ? `good-${number % 7}` : `bad-${number % 5}`);
+      const { status, answer, details } = await unary(client, path("Unary"), message(size), { metadata });
+      check("status", status, allowed ? 0 : contract.PERMISSION_DENIED);
+      if (allowed) check("allowed", answer, message(size));
+      else check("details", details, contract.DENIAL);
+      tally.add(path("Unary"), status, [size], allowed ? [size] : []);
+    }
+  };
+  await Promise.all(repeated(contract.LOADED, some).map((each) => each()));
+}
+
+const STORIES = { shapes, endings, reuse, gzip, pings, load, denials };
 
 // `words`: NAME=NUMBER, options of the channel's; others are the story's.
 module.exports = async function call(story, host, port, ...words) {

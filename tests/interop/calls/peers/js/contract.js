@@ -23,6 +23,8 @@ const UNKNOWN = 2;
 const DEADLINE_EXCEEDED = 4;
 const UNIMPLEMENTED = 12;
 const UNAVAILABLE = 14;
+const PERMISSION_DENIED = 7;
+const DENIAL = "RBAC: access denied";
 
 const OPTIONS = {
   "grpc.max_receive_message_length": -1,
@@ -117,6 +119,6 @@ function channelOptions(words) {
 
 module.exports = {
   SIZES, STREAMED, CONCURRENT, STATUSES, REPEATS, TIMEOUTS, LOADED,
-  OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, UNAVAILABLE,
+  OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, UNAVAILABLE, PERMISSION_DENIED, DENIAL,
   adjustHttp2, channelOptions, countRequested, entries, identity, message, packNumber, packStream, packSum, path,
 };

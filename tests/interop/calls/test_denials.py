@@ -1,0 +1,75 @@
+"""Calls that an AuthorizationPolicy denies, among others that it does not: on every stack, both hooks, both topologies.
+
+Denied calls show status 7 and reach no handler, and nobody else on the connection notices.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interop.calls import languages
+from interop.calls.languages import Peers
+from interop.calls.ledger import SUMS, counts
+from interop.calls.peers import contract
+from interop.calls.scene import CONFIGURATION, PLACEMENTS, Placement, Scene, scene
+from support.machine import long_run
+from support.mesh import Mesh
+from support.policies import policy
+
+CALLS = 100_000 if long_run() else 1_500
+
+BAD = {"when": [{"key": "request.headers[x-caller]", "values": ["bad-*"]}]}
+POLICY: Mapping[str, Any] = policy("callers", BAD, action="DENY", namespace="calls", app="server")
+
+JUDGED = [each for each in PLACEMENTS if each.hooks != "client"]
+BOTH = [each for each in JUDGED if each.hooks == "both"]
+
+
+@pytest.fixture(scope="module")
+def policed_mesh(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+    mesh = Mesh(tmp_path_factory.mktemp("policed"), [*CONFIGURATION, POLICY])
+    try:
+        mesh.start()
+        yield mesh
+    finally:
+        mesh.close()
+
+
+@pytest.fixture
+def play(request: pytest.FixtureRequest, policed_mesh: Mesh, tmp_path: Path) -> Iterator[Scene]:
+    with scene(request.param, policed_mesh, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def peer_sync() -> list[str]:
+    return [sys.executable, str(languages.PEERS / "grpcio_sync.py")]
+
+
+def placed(placements: list[Placement], *pairs: tuple[str, str]) -> pytest.MarkDecorator:
+    cases = [pytest.param(each, pair, id=f"{each}-{pair[0]}-to-{pair[1]}") for each in placements for pair in pairs]
+    return pytest.mark.parametrize(("play", "peers"), cases, indirect=True)
+
+
+def denied_and_allowed(play: Scene, peers: Peers) -> None:
+    server = play.serve(peers.serve(play))
+    printed = counts(play.call(peers.call(play, "denials", str(CALLS)), seconds=3_600))
+    # A caller that is refused while it sends may leave the rest.
+    unknown = dict.fromkeys(SUMS)
+    play.check(replace(each, **unknown) if each.grpc_status == contract.PERMISSION_DENIED else each for each in printed)
+    allowed = sum(each.calls or 0 for each in printed if each.grpc_status == 0)
+    denied = sum(each.calls or 0 for each in printed if each.grpc_status == contract.PERMISSION_DENIED)
+    assert (allowed + denied, abs(allowed - denied) <= 3) == (CALLS, True)
+    assert sum(play.stop(server)["handled"].values()) == allowed
+    assert play.reading().recognised == {"http2": 1}
+
+
+@placed(BOTH, ("sync", "sync"), ("aio", "go"), ("go", "js"), ("js", "aio"), ("go", "rust"), ("js", "go"))
+def test_whatever_calls_and_answers(play: Scene, peers: Peers) -> None:
+    denied_and_allowed(play, peers)
