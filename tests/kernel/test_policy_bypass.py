@@ -1,0 +1,114 @@
+"""Ways round a policy: whatever a client does, the server is not given the request that is forbidden."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import network
+from support.mesh import Mesh, end_program, workload
+from support.policies import policy
+
+pytestmark = pytest.mark.usefixtures("kernel")
+
+FOLDER = Path(__file__).resolve().parents[1] / "support"
+sys.path.insert(0, str(FOLDER))
+
+from attempts import ALLOWED, ATTEMPTS, FORBIDDEN  # noqa: E402
+
+PORT = 18577
+POLICY = policy("secret", {"to": [{"operation": {"paths": [FORBIDDEN.decode()]}}]}, action="DENY", app="server")
+SERVICE: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "server", "namespace": "t"},
+    "spec": {"selector": {"app": "server"}, "ports": [{"name": "grpc", "port": PORT, "appProtocol": "grpc"}]},
+}
+
+
+class Trial:
+    def __init__(self, mesh: Mesh, space: network.Namespace) -> None:
+        self.mesh, self.space = mesh, space
+        self.pause = "0"
+        self.witness: subprocess.Popen[str] | None = None
+
+    def serve(self) -> None:
+        if self.witness is not None:
+            return
+        argv = [sys.executable, str(FOLDER / "witness.py"), "127.0.0.1", str(PORT), self.pause]
+        self.witness = self.mesh.exec_popen("t/server", argv, self.space.name, stdout=subprocess.PIPE, text=True)
+        assert self.witness.stdout is not None
+        assert self.witness.stdout.readline() == "ready\n"
+
+    def make(self, name: str, *, managed: bool) -> list[str]:
+        """What the server was given."""
+        self.serve()
+        argv = [sys.executable, str(FOLDER / "attempts.py"), name, "127.0.0.1", str(PORT)]
+        if managed:
+            program = self.mesh.exec_popen("t/client", argv, self.space.name, stdout=subprocess.PIPE, text=True)
+        else:
+            program = subprocess.Popen(
+                ["ip", "netns", "exec", self.space.name, *argv], stdout=subprocess.PIPE, text=True
+            )
+        assert program.communicate(timeout=60)[0] == "done\n"
+        time.sleep(0.1 + 2 * float(self.pause))
+        witness, self.witness = self.witness, None
+        assert witness is not None
+        return [next(iter(json.loads(line).values())) for line in stop(witness).splitlines()]
+
+
+def stop(program: subprocess.Popen[str]) -> str:
+    """Kills it: what it printed."""
+    program.kill()
+    return program.communicate(timeout=10)[0]
+
+
+@pytest.fixture(scope="module")
+def trial(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    mesh = Mesh(tmp_path_factory.mktemp("bypass"), [workload("t/server"), workload("t/client"), SERVICE, POLICY])
+    with network.namespace("b") as space:
+        try:
+            mesh.start()
+            yield Trial(mesh, space)
+        finally:
+            for program in mesh.programs:
+                end_program(program)
+            mesh.close()
+
+
+# What is no request for the forbidden method: the server may be given it.
+HARMLESS = {"inserted by a trailer": [ALLOWED.decode()]}
+
+
+@pytest.mark.parametrize("managed", [True, False], ids=["workload", "outside"])
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_no_way_round(trial: Trial, name: str, managed: bool) -> None:
+    trial.pause = "0.3" if name.endswith("at once") else "0"
+    given = trial.make(name, managed=managed)
+    forbidden = FORBIDDEN.decode()
+    normal = [each.split(" ")[1] if " " in each else each for each in given]
+    normal = [each.partition("?")[0].replace("%2f", "/").replace("//", "/") for each in normal]
+    assert forbidden not in normal, given
+    assert not any(".." in each for each in given), given
+    if name in HARMLESS:
+        assert given == HARMLESS[name]
+
+
+def test_the_witness_sees(trial: Trial) -> None:
+    """Without the policy it is given every one of them, so that the tests above mean something."""
+    generation = trial.mesh.generation()
+    trial.mesh.write_config([workload("t/server"), workload("t/client"), SERVICE])
+    trial.mesh.wait_for_generation(generation + 1)
+    unseen = []
+    for name in ATTEMPTS:
+        trial.pause = "0.3" if name.endswith("at once") else "0"
+        if name not in ("splice", "urgent") and not trial.make(name, managed=False):
+            unseen.append(name)
+    assert unseen == []

@@ -1,0 +1,272 @@
+"""Ways to get a forbidden request past whoever reads it: `attempts.py NAME HOST PORT`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+from frames import END_HEADERS, END_STREAM, HEADERS, PADDED, PREFACE, SETTINGS, frame, literal
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+
+FORBIDDEN = b"/secret.Svc/Get"
+ALLOWED = b"/open.Svc/Get"
+CONTINUATION, DATA, PRIORITY = 9, 0, 0x20
+OPENING = PREFACE + frame(SETTINGS, 0, 0, b"")
+BEGIN, END = b"\x83\x86", literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers")
+HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
+
+ATTEMPTS: dict[str, Callable[[socket.socket], None]] = {}
+
+
+def attempt(function: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
+    ATTEMPTS[function.__name__.replace("_", " ")] = function
+    return function
+
+
+def block(path: bytes = FORBIDDEN) -> bytes:
+    return BEGIN + literal(b":path", path) + END
+
+
+def headers(content: bytes, stream: int = 1, flags: int = END_HEADERS | END_STREAM) -> bytes:
+    return frame(HEADERS, flags, stream, content)
+
+
+def put(connection: socket.socket, data: bytes) -> None:
+    while data:
+        select.select([], [connection], [], 10)
+        data = data[connection.send(data) :]
+
+
+@attempt
+def plain(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block()))
+
+
+@attempt
+def one_byte_a_write(connection: socket.socket) -> None:
+    for byte in OPENING + headers(block()):
+        put(connection, bytes((byte,)))
+        time.sleep(0.0002)
+
+
+@attempt
+def cut_within_the_path(connection: socket.socket) -> None:
+    request = OPENING + headers(block())
+    at = request.index(b"secret") + 3
+    put(connection, request[:at])
+    time.sleep(0.05)
+    put(connection, request[at:])
+
+
+@attempt
+def continuation(connection: socket.socket) -> None:
+    content = block()
+    parts = [content[:3], content[3:20], content[20:]]
+    put(
+        connection,
+        OPENING
+        + headers(parts[0], flags=END_STREAM)
+        + frame(CONTINUATION, 0, 1, parts[1])
+        + frame(CONTINUATION, END_HEADERS, 1, parts[2]),
+    )
+
+
+@attempt
+def continuation_in_writes(connection: socket.socket) -> None:
+    content = block()
+    put(connection, OPENING + headers(content[:9], flags=END_STREAM))
+    time.sleep(0.05)
+    put(connection, frame(CONTINUATION, END_HEADERS, 1, content[9:]))
+
+
+@attempt
+def padded_with_priority(connection: socket.socket) -> None:
+    payload = b"\x07" + struct.pack("!IB", 0, 15) + block() + bytes(7)
+    put(connection, OPENING + headers(payload, flags=END_HEADERS | END_STREAM | PADDED | PRIORITY))
+
+
+@attempt
+def huffman(connection: socket.socket) -> None:
+    code = HUFFMAN.encode(FORBIDDEN)
+    put(connection, OPENING + headers(BEGIN + b"\x04" + bytes((0x80 | len(code),)) + code + END))
+
+
+@attempt
+def never_indexed(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(BEGIN + b"\x14" + bytes((len(FORBIDDEN),)) + FORBIDDEN + END))
+
+
+@attempt
+def by_reference(connection: socket.socket) -> None:
+    """Inserted by a call that has been refused, then referred to."""
+    insert = b"\x44" + bytes((len(FORBIDDEN),)) + FORBIDDEN
+    put(connection, OPENING + headers(BEGIN + insert + END) + headers(BEGIN + b"\xbe" + END, stream=3))
+
+
+@attempt
+def inserted_by_a_trailer(connection: socket.socket) -> None:
+    """A call that may be made inserts it as the value of another header, whose value nobody can refer to as a path."""
+    insert = b"\x40\x05x-any" + bytes((len(FORBIDDEN),)) + FORBIDDEN
+    put(connection, OPENING + headers(block(ALLOWED), flags=END_HEADERS) + headers(insert))
+
+
+@attempt
+def path_in_trailers(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block(ALLOWED), flags=END_HEADERS) + headers(literal(b":path", FORBIDDEN)))
+
+
+@attempt
+def stream_that_has_ended(connection: socket.socket) -> None:
+    put(
+        connection,
+        OPENING + headers(block(ALLOWED), stream=3) + headers(block(), stream=1) + headers(block(), stream=3),
+    )
+
+
+@attempt
+def even_stream(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block(), stream=2))
+
+
+@attempt
+def two_paths(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(BEGIN + literal(b":path", ALLOWED) + literal(b":path", FORBIDDEN) + END))
+
+
+@attempt
+def two_paths_the_other_way(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(BEGIN + literal(b":path", FORBIDDEN) + literal(b":path", ALLOWED) + END))
+
+
+@attempt
+def late_pseudo_header(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(BEGIN + END + literal(b":path", FORBIDDEN)))
+
+
+@attempt
+def not_grpc(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(b"\x82\x86" + literal(b":path", FORBIDDEN)))
+
+
+@attempt
+def with_a_query(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(b"\x82\x86" + literal(b":path", FORBIDDEN + b"?a=b")))
+
+
+@attempt
+def escaped(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block(b"/secret.Svc%2fGet")))
+
+
+@attempt
+def dot_segments(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block(b"/open.Svc/../secret.Svc/Get")))
+
+
+@attempt
+def empty_segment(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block(b"//secret.Svc/Get")))
+
+
+@attempt
+def size_update_and_eviction(connection: socket.socket) -> None:
+    insert = b"\x44" + bytes((len(FORBIDDEN),)) + FORBIDDEN
+    again = b"\x20\x3f\xe1\x1f"  # to nothing, and back to 4096
+    put(connection, OPENING + headers(BEGIN + insert + END) + headers(again + BEGIN + insert + END, stream=3))
+    put(connection, headers(BEGIN + b"\xbe" + END, stream=5))
+
+
+@attempt
+def http_1(connection: socket.socket) -> None:
+    put(connection, b"GET " + FORBIDDEN + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+
+
+@attempt
+def http_1_one_byte_a_write(connection: socket.socket) -> None:
+    for byte in b"POST " + FORBIDDEN + b" HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n":
+        put(connection, bytes((byte,)))
+        time.sleep(0.0002)
+
+
+@attempt
+def upgrade(connection: socket.socket) -> None:
+    lines = [b"GET " + FORBIDDEN + b" HTTP/1.1", b"host: a", b"connection: Upgrade, HTTP2-Settings", b"upgrade: h2c"]
+    put(connection, b"\r\n".join([*lines, b"http2-settings: AAMAAABkAAQAAP__", b"", b""]))
+
+
+@attempt
+def sendfile(connection: socket.socket) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(OPENING + headers(block()))
+        file.flush()
+        select.select([], [connection], [], 10)
+        os.sendfile(connection.fileno(), file.fileno(), 0, 1 << 20)
+
+
+@attempt
+def splice(connection: socket.socket) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, OPENING + headers(block()))
+    with contextlib.suppress(OSError):
+        os.splice(reader, connection.fileno(), 1 << 20)
+
+
+@attempt
+def zerocopy(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, 60, 1)  # SO_ZEROCOPY
+    with contextlib.suppress(OSError):
+        connection.send(OPENING + headers(block()), 0x4000000)  # MSG_ZEROCOPY
+
+
+@attempt
+def reset_at_once(connection: socket.socket) -> None:
+    """All of it is there, and the connection gone, before the server has accepted it."""
+    put(connection, OPENING + headers(block()))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@attempt
+def half_closed_at_once(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block()))
+    connection.shutdown(socket.SHUT_WR)
+
+
+@attempt
+def urgent(connection: socket.socket) -> None:
+    request = OPENING + headers(block())
+    put(connection, request[:-1])
+    connection.send(request[-1:], socket.MSG_OOB)
+
+
+@attempt
+def after_many_allowed(connection: socket.socket) -> None:
+    put(connection, OPENING + b"".join(headers(block(ALLOWED), stream=2 * n + 1) for n in range(300)))
+    put(connection, headers(block(), stream=2001))
+
+
+def main(name: str, host: str, port: str) -> None:
+    with socket.socket() as connection:
+        connection.setblocking(False)
+        connection.connect_ex((host, int(port)))
+        select.select([], [connection], [], 10)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):
+            ATTEMPTS[name](connection)
+        with contextlib.suppress(OSError):
+            connection.settimeout(0.5)
+            while connection.recv(65536):
+                pass
+    print("done")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
