@@ -22,6 +22,7 @@ MODES: Final[dict[str, Opener]] = {
 LAYERS: Final[dict[str, Opener]] = {
     "shortcut": partial(open_zerohop, name="shortcut", engine=False),
     "engine": partial(open_zerohop, name="engine", engine=True),
+    "policy": partial(open_zerohop, name="policy", engine=True, policy=True),
 }
 """One layer more in each."""
 

@@ -29,7 +29,7 @@ from zerohop.bench.modes.base import Carried, Setting
 from zerohop.bench.placement import Role
 from zerohop.bench.programs import child_setup, end_group
 from zerohop.bench.signals import ending_signals_held
-from zerohop.bench.workloads.base import CallingWorkload, Workload
+from zerohop.bench.workloads.base import CallingWorkload, Workload, policy_document
 from zerohop.errors import EXIT_UNSUPPORTED, UnsupportedError, ZerohopError
 
 PINS: Final = Path("/sys/fs/bpf/zerohop")
@@ -145,12 +145,16 @@ class Zerohop:
 
 
 @contextmanager
-def open_zerohop(setting: Setting, *, name: str, engine: bool) -> Iterator[Zerohop]:
-    """Starts an agent of a private instance; both it and its data path are gone afterwards."""
+def open_zerohop(setting: Setting, *, name: str, engine: bool, policy: bool = False) -> Iterator[Zerohop]:
+    """Starts an agent of a private instance; both it and its data path are gone afterwards.
+
+    `policy`: calls are judged by their path, and by a header that they do not have; all are allowed.
+    """
     _clean_abandoned()
     instance = f"{_PREFIX}{os.getpid()}-{name}"
     config = setting.scratch / f"{setting.workload.name}-{name}.yaml"
-    config.write_text(setting.workload.configuration(setting.port), encoding="utf-8")
+    documents = setting.workload.configuration(setting.port) + (policy_document() if policy else "")
+    config.write_text(documents, encoding="utf-8")
     log = setting.scratch / f"{setting.workload.name}-{name}.log"
     agent: subprocess.Popen[bytes] | None = None
     try:

@@ -59,6 +59,33 @@ spec:
 """
 
 
+_POLICY: Final = """\
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: callers, namespace: bench}
+spec:
+  selector: {matchLabels: {app: server}}
+  rules:
+  - from: [{source: {serviceAccounts: [client]}}]
+    to: [{operation: {methods: [GET, POST], paths: ["/*"]}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: strangers, namespace: bench}
+spec:
+  selector: {matchLabels: {app: server}}
+  action: DENY
+  rules:
+  - when: [{key: "request.headers[x-user]", values: [stranger]}]
+"""
+
+
+def policy_document() -> str:
+    """Policies by which every call to `bench/server` is judged, and allowed; to follow other documents."""
+    return _POLICY
+
+
 def workload_documents(*, shortcut: str) -> str:
     """The two Workload documents, with `shortcut` `Auto` or `Always`."""
     addresses = ", ".join(SERVER_ADDRESSES)
