@@ -4,9 +4,6 @@
 
 #include "mesh/policy.h"
 
-/* Class of an attribute that a call does not have. */
-#define CLASS_ABSENT 0
-
 static __always_inline __u64 text_word(const __u8 *text, __u32 offset, __u32 size)
 {
 	__u64 word = *(const __u64 *)&text[masked(offset, TEXT_SIZE)];

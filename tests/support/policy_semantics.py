@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from zerohop.config import Configuration, Workload
@@ -43,8 +43,7 @@ def in_block(block: str, address: str) -> bool:
     return parsed.version == network.version and parsed in network
 
 
-def holds(values: Values, match: object) -> bool:
-    assert callable(match)
+def holds(values: Values, match: Callable[[str], bool]) -> bool:
     return (not values.any_of or any(map(match, values.any_of))) and not any(map(match, values.none_of))
 
 

@@ -37,6 +37,13 @@ def print_status(instance: str, agent: AgentInfo | None, status: Status) -> None
     summary.add_row("bytes by TCP", human_bytes(totals.tcp_bytes))
     for reason, count in sorted(totals.not_shortcut.items(), key=lambda each: -each[1]):
         summary.add_row(f"not short-cut: {reason}", str(count))
+    for what, count in (
+        ("refused by policy at connect", totals.refused_connections),
+        ("connections denied by policy", totals.denied_connections),
+        ("calls denied by policy", totals.denied_calls),
+    ):
+        if count:
+            summary.add_row(what, str(count))
     for helper, count in totals.errors.items():
         summary.add_row(f"[red]failed helper: {helper}[/red]", str(count))
     summary.add_row("kernel memory of the maps", human_bytes(status.map_bytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
@@ -97,8 +97,7 @@ class Vocabulary:
         )
 
 
-def _test(values: Values, numbers_of: object) -> Test:
-    assert callable(numbers_of)
+def _test(values: Values, numbers_of: Callable[[str], Iterable[int]]) -> Test:
     refused = frozenset(number for pattern in values.none_of for number in numbers_of(pattern))
     if not values.any_of:
         return Test(False, refused)
