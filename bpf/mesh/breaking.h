@@ -54,13 +54,19 @@ static __noinline int request_reset(const struct sock *sk, __u32 reason)
 	return 0;
 }
 
-static __always_inline void break_reception(const struct end *end)
+/* Whether the agent is asked. A stream that could not go on ends for its programs when they write (REASON_OVERLAP). */
+static __always_inline int wants_reset(__u32 reason)
+{
+	return reason != REASON_OVERLAP;
+}
+
+static __always_inline void break_reception(const struct end *end, __u32 reason)
 {
 	__u64 cookie = end->cookie;
 	struct reception *reception = bpf_map_lookup_elem(&receptions, &cookie);
 
 	if (reception)
-		reception->broken = 1;
+		reception->broken = reason;
 }
 
 /* No byte may pass from now on. `sk`: one of its sockets, whose hook runs. */
@@ -74,8 +80,9 @@ static __noinline int break_connection(struct connection *conn, const struct soc
 	conn->reason = reason;
 	if (!conn->leave_ns)
 		WRITE_ONCE(conn->leave_ns, bpf_ktime_get_ns());
-	break_reception(&conn->ends[ROLE_CLIENT]);
-	break_reception(&conn->ends[ROLE_SERVER]);
-	request_reset(sk, reason);
+	break_reception(&conn->ends[ROLE_CLIENT], reason);
+	break_reception(&conn->ends[ROLE_SERVER], reason);
+	if (wants_reset(reason))
+		request_reset(sk, reason);
 	return 0;
 }

@@ -15,9 +15,9 @@ static long judge_open(void *map, __u64 *id, struct connection *conn, void *cont
 	sk = kernel_cast(struct sock, address);
 	if ((__u64)sk->__sk_common.skc_cookie.counter != server->cookie)
 		return 0;
-	if (conn->broken)
+	if (conn->broken && wants_reset(conn->reason))
 		request_reset(sk, conn->reason); /* again: it was too early, or nobody has seen to it */
-	else
+	else if (!conn->broken)
 		judge_again(conn, *id, sk);
 	return 0;
 }

@@ -53,7 +53,7 @@ static __noinline int break_off(struct reception *reception, const struct sock *
 	if (!reception)
 		return 0;
 	id = reception->connection;
-	reception->broken = 1;
+	reception->broken = REASON_OVERLAP;
 	count_error(HELPER_SKB_ADJUST_ROOM);
 	conn = bpf_map_lookup_elem(&connections, &id);
 	return break_connection(conn, sk, REASON_OVERLAP);
@@ -97,7 +97,8 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 	if (!reception || !len)
 		return SK_PASS;
 	if (unlikely(reception->broken)) {
-		request_reset(kern->sk, REASON_POLICY);
+		if (wants_reset(reception->broken))
+			request_reset(kern->sk, reception->broken);
 		return SK_DROP;
 	}
 	segment = kernel_cast(struct tcp_skb_cb, kern->cb);

@@ -81,7 +81,7 @@ struct connection {
 	struct end ends[2];    /* by enum role */
 	__u64 leave_ns;	       /* when it stopped short-cutting, 0: it has not */
 	__u32 generation;      /* of the configuration by which it was decided; its low half */
-	__u16 broken;	       /* an end's stream could not go on (REASON_OVERLAP): no byte may pass any more */
+	__u16 broken;	       /* no byte may pass any more: `reason` says why */
 	__u8 observers[2];     /* enum observer, by the role of the sender */
 	__u64 seen_ns;	       /* the last inspection that found one of its sockets */
 	__u32 open_ends;
@@ -110,7 +110,7 @@ struct membership {
 struct reception {
 	__u64 connection;
 	__u32 next_seq; /* sequence number of the byte after the last that the receiver hook has passed on */
-	__u16 broken;	/* an overlap could not be cut off: nothing more is passed on */
+	__u16 broken;	/* enum reason: nothing more is passed on */
 	__u8 role;	/* of this end */
 	__u8 reads;	/* the engine reads here what comes: no sender hook has */
 };
