@@ -104,13 +104,15 @@ static __always_inline void fill_call(struct call *call, struct scratch *scratch
 	call->timeout = scratch->heard.timeout;
 	call->http_status = 0;
 	call->grpc_status = 0;
-	call->grpc = grpc;
+	call->grpc = grpc != 0;
 	call->place = place;
 	call->denied = 0;
+	call->dry_run = 0;
 	if (unlikely(judges)) {
 		call->denied = scratch->judging.denied;
-		call->halves[ROLE_CLIENT].tag = scratch->judging.policy;
-		call->halves[ROLE_SERVER].tag = scratch->judging.rule;
+		call->dry_run = scratch->judging.reports.dry_run;
+		call->halves[ROLE_CLIENT].tag = scratch->judging.decider;
+		call->halves[ROLE_SERVER].tag = scratch->judging.reports.audit;
 	}
 }
 

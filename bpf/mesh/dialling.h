@@ -48,9 +48,12 @@ static __noinline __u32 listener_at(struct bpf_sock_addr *ctx, const struct endp
 /* A refused connection is known by its record alone. */
 static __noinline int record_refusal(struct bpf_sock_addr *ctx, const struct dial *dial, const struct judgement *judged)
 {
+	struct reports reports;
 	__u64 sequence = 0;
-	struct flow *flow = next_flow(&sequence);
+	struct flow *flow;
 
+	report_connection(judged->generation, dial, &reports);
+	flow = next_flow(&sequence);
 	if (!flow)
 		return 0;
 	__builtin_memset(&flow->end_ns, 0, sizeof(*flow) - __builtin_offsetof(struct flow, end_ns));
@@ -65,6 +68,8 @@ static __noinline int record_refusal(struct bpf_sock_addr *ctx, const struct dia
 	flow->verdict = VERDICT_DENY;
 	flow->policy = judged->policy;
 	flow->rule = judged->rule;
+	flow->audit = reports.audit;
+	flow->dry_run = reports.dry_run;
 	__builtin_memcpy(flow->destination_address, dial->destination, sizeof(flow->destination_address));
 	mark_flow(flow, sequence);
 	return 0;

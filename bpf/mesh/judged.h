@@ -57,9 +57,46 @@ static __noinline int decide_call(struct reading *reading, struct scratch *scrat
 		judged->verdict = verdict_of(deny, allow);
 	}
 	name_decision(judged);
-	judging->policy = judged->policy;
-	judging->rule = judged->rule;
+	judging->decider = pack_decider(judged->policy, judged->rule);
 	judging->denied = is_denied(judged->verdict);
+	return 0;
+}
+
+/* Counts what is only reported of the call. */
+static __always_inline void count_reports(const struct reports *reports)
+{
+	struct counters *count;
+
+	if (likely(!(reports->audit | reports->dry_run)))
+		return;
+	count = this_cpu_counters();
+	if (!count)
+		return;
+	__sync_fetch_and_add(&count->audited_calls, reports->audit != 0);
+	__sync_fetch_and_add(&count->dry_run_denied_calls, (reports->dry_run & DECIDER_DENY) != 0);
+}
+
+/* To the end of a diagram that is only reported, for the call. */
+static __always_inline __u32 report_end(const struct scratch *scratch, __u32 root)
+{
+	return judge_call(&scratch->judging, walk_dial(scratch->judging.generation, root, &scratch->dial));
+}
+
+/* What AUDIT policies and dry runs say of the call. */
+static __noinline int report_call(struct reading *reading, struct scratch *scratch, const struct policy *policy)
+{
+	struct judging *judging = &scratch->judging;
+
+	if (!policy || likely(!reports_any(policy)))
+		return 0;
+	dial_of(reading, &scratch->dial);
+	if (policy->audit)
+		judging->reports.audit = auditor_of(judging->generation, report_end(scratch, policy->audit));
+	if (policy->dry_deny)
+		judging->reports.dry_run =
+			decider_of(judging->generation, verdict_of(report_end(scratch, policy->dry_deny),
+								   report_end(scratch, policy->dry_allow)));
+	count_reports(&judging->reports);
 	return 0;
 }
 
@@ -80,7 +117,7 @@ static __noinline int refuse_call(struct reading *reading, struct scratch *scrat
 	struct half *half = &reading->halves[ROLE_CLIENT];
 
 	count_denied_call();
-	if (scratch->judging.doubt)
+	if (scratch->judged.verdict & POLICY_DOUBT)
 		return -(int)scratch->judging.doubt;
 	if (!policy || !scratch->heard.grpc || policy->deny_reset || !scratch->firm)
 		return -REASON_CANNOT_REFUSE;
@@ -124,8 +161,9 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 		   is_new_stream(reading, scratch->pass.stream))) {
 		scratch->heard = last->heard;
 		scratch->judging.denied = 0;
-		scratch->judging.policy = last->policy;
-		scratch->judging.rule = last->rule;
+		scratch->judging.decider = last->decider;
+		scratch->judging.reports = last->reports;
+		count_reports(&last->reports);
 		on_headers(reading, scratch, ROLE_CLIENT);
 		return EVENT_NONE;
 	}
@@ -143,8 +181,10 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 		on_headers(reading, scratch, ROLE_CLIENT);
 		return scratch->rewrite.changed ? EVENT_REWRITE : EVENT_NONE;
 	}
-	if (policy)
+	if (policy) {
 		decide_call(reading, scratch);
+		report_call(reading, scratch, policy);
+	}
 	resolve_method(reading, scratch);
 	if (unlikely(scratch->judging.denied)) {
 		result = refuse_call(reading, scratch, policy);
@@ -159,8 +199,8 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 		remember(last, block, table, position);
 		last->heard = scratch->heard;
 		last->policies = reading->policies;
-		last->policy = scratch->judging.policy;
-		last->rule = scratch->judging.rule;
+		last->decider = scratch->judging.decider;
+		last->reports = scratch->judging.reports;
 	}
 	on_headers(reading, scratch, ROLE_CLIENT);
 	return scratch->rewrite.changed ? EVENT_REWRITE : EVENT_NONE;

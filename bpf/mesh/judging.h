@@ -14,11 +14,20 @@
 #define STRING_HEADER (ATTRIBUTE_HEADER - ATTRIBUTE_METHOD)
 #define CALL_STEPS (POLICY_STRINGS + 1)
 
+static __always_inline void dial_of(const struct reading *reading, struct dial *dial)
+{
+	dial->client = reading->source;
+	dial->server = reading->destination;
+	dial->port = reading->destination_port;
+	dial->has_source = 1;
+	__builtin_memcpy(dial->source, reading->source_address, sizeof(dial->source));
+	__builtin_memcpy(dial->destination, reading->destination_address, sizeof(dial->destination));
+}
+
 /* Judges the connection anew where other policies have come: its next calls are judged from there. */
 static __noinline int refresh_policies(struct reading *reading, struct scratch *scratch)
 {
 	const struct settings *conf = current_settings();
-	struct dial *dial = &scratch->dial;
 	__u32 generation;
 
 	if (!conf)
@@ -27,13 +36,8 @@ static __noinline int refresh_policies(struct reading *reading, struct scratch *
 	if (likely(reading->policies == generation))
 		return 0;
 	if (generation) {
-		dial->client = reading->source;
-		dial->server = reading->destination;
-		dial->port = reading->destination_port;
-		dial->has_source = 1;
-		__builtin_memcpy(dial->source, reading->source_address, sizeof(dial->source));
-		__builtin_memcpy(dial->destination, reading->destination_address, sizeof(dial->destination));
-		judge(dial, &scratch->judged);
+		dial_of(reading, &scratch->dial);
+		judge(&scratch->dial, &scratch->judged);
 		generation = scratch->judged.generation;
 		reading->deny = scratch->judged.deny;
 		reading->allow = scratch->judged.allow;
@@ -42,8 +46,9 @@ static __noinline int refresh_policies(struct reading *reading, struct scratch *
 	return 0;
 }
 
-static __always_inline void doubt(struct judging *judging, __u32 reason)
+static __always_inline void doubt(struct judging *judging, __u32 index, __u32 reason)
 {
+	judging->doubts |= 1U << index;
 	if (!judging->doubt)
 		judging->doubt = reason;
 }
@@ -97,12 +102,12 @@ static __noinline int judge_text(struct judging *judging, const struct policy *p
 	if (!automaton->words && !automaton->bytes && automaton->empty == automaton->other)
 		return 0; /* no policy asks for it */
 	if (judging->seen & 1U << index) {
-		doubt(judging, REASON_HEADER_REPEATED);
+		doubt(judging, index, REASON_HEADER_REPEATED);
 		return 0;
 	}
 	judging->seen |= 1U << index;
 	if (length > TEXT_SIZE) {
-		doubt(judging, REASON_HEADER_TOO_LONG);
+		doubt(judging, index, REASON_HEADER_TOO_LONG);
 		return 0;
 	}
 	if (index == STRING_HOST)
@@ -110,7 +115,7 @@ static __noinline int judge_text(struct judging *judging, const struct policy *p
 	if (index == STRING_PATH) {
 		plain = plain_path(text, length);
 		if (plain < 0)
-			doubt(judging, REASON_PATH_NOT_NORMAL);
+			doubt(judging, index, REASON_PATH_NOT_NORMAL);
 		else
 			length = plain;
 	}
@@ -142,13 +147,13 @@ __noinline int judge_field(struct judging *judging, const struct policy *policy,
 	return 0;
 }
 
-/* The verdict on the block's call: an end of the diagram. */
+/* The verdict on the block's call: an end of the diagram, denied with POLICY_DOUBT where that asks for what is in doubt. */
 __noinline int judge_call(const struct judging *judging, __u32 next)
 {
 	struct policy_row *row;
 	__u32 node, fallback, index, i;
 
-	if (!judging || judging->doubt)
+	if (!judging)
 		return POLICY_END | POLICY_DENY;
 	loop_below (i, CALL_STEPS) {
 		if (next & POLICY_END)
@@ -161,6 +166,8 @@ __noinline int judge_call(const struct judging *judging, __u32 next)
 		index = row->extra - ATTRIBUTE_METHOD;
 		if (index >= POLICY_STRINGS)
 			break;
+		if (judging->doubts & 1U << index)
+			return POLICY_END | POLICY_DENY | POLICY_DOUBT;
 		row = policy_row(judging->generation, node, POLICY_EDGE, judging->classes[at_most(index, POLICY_STRINGS - 1)]);
 		next = row ? row->next : fallback;
 	}

@@ -96,12 +96,14 @@ static __always_inline __s64 dial_symbol(__u32 generation, __u32 attribute, cons
 }
 
 /* Down the diagram from `next`, as far as a connection can go. 0: the diagram is not whole. */
-static __noinline __u32 walk_dial(__u32 generation, __u32 next, const struct dial *dial)
+__noinline __u32 walk_dial(__u32 generation, __u32 next, const struct dial *dial)
 {
 	struct policy_row *row;
 	__u32 node, fallback, i;
 	__s64 symbol;
 
+	if (!dial)
+		return 0;
 	loop_below (i, CONNECTION_STEPS) {
 		if (next & POLICY_END)
 			return next;
@@ -119,15 +121,93 @@ static __noinline __u32 walk_dial(__u32 generation, __u32 next, const struct dia
 	return next & POLICY_END ? next : 0;
 }
 
-/* Who decided, where it was a rule. */
+/* Of a verdict, who decided where it was a rule. */
+static __always_inline struct policy_row *decision_of(__u32 generation, __u32 verdict)
+{
+	if (!verdict)
+		return NULL;
+	return policy_row(generation, verdict & ~(POLICY_END | POLICY_DENY | POLICY_DOUBT), POLICY_DECISION, 0);
+}
+
 static __always_inline void name_decision(struct judgement *judged)
 {
-	struct policy_row *row = NULL;
+	struct policy_row *row = decision_of(judged->generation, judged->verdict);
 
-	if (judged->verdict)
-		row = policy_row(judged->generation, judged->verdict & ~(POLICY_END | POLICY_DENY), POLICY_DECISION, 0);
 	judged->policy = row ? row->next : 0;
 	judged->rule = row ? row->extra : 0;
+}
+
+static __always_inline __u32 pack_decider(__u32 policy, __u32 rule)
+{
+	return policy << DECIDER_RULE_BITS | rule;
+}
+
+static __always_inline __u32 decider_policy(__u32 decider)
+{
+	return (decider & ~(DECIDER_SET | DECIDER_DENY)) >> DECIDER_RULE_BITS;
+}
+
+static __always_inline __u32 decider_rule(__u32 decider)
+{
+	return decider & ((1U << DECIDER_RULE_BITS) - 1);
+}
+
+static __noinline __u32 decider_of(__u32 generation, __u32 verdict)
+{
+	struct policy_row *row = decision_of(generation, verdict);
+	__u32 decider = row ? pack_decider(row->next, row->extra) : 0;
+
+	return decider | DECIDER_SET | (is_denied(verdict) ? DECIDER_DENY : 0);
+}
+
+/* Of an AUDIT diagram's end: who matched; 0: nobody. */
+static __always_inline __u32 auditor_of(__u32 generation, __u32 end)
+{
+	__u32 auditor = decider_of(generation, end);
+
+	return auditor & ~(DECIDER_SET | DECIDER_DENY) || end & POLICY_DOUBT ? auditor & ~DECIDER_DENY : 0;
+}
+
+/* What policies say of a connection or a call that is only reported; both as the flow record has them. */
+struct reports {
+	__u32 audit;
+	__u32 dry_run;
+};
+
+/* Whether there is anything to report at a destination. */
+static __always_inline int reports_any(const struct policy *policy)
+{
+	return (policy->audit | policy->dry_deny) != 0;
+}
+
+/* Of a connection whose calls nobody judges, once it has ended or was refused. */
+__noinline int report_connection(__u32 generation, const struct dial *dial, struct reports *reports)
+{
+	struct counters *count = this_cpu_counters();
+	struct policy *policy;
+	__u32 end;
+
+	if (!dial || !reports)
+		return 0;
+	reports->audit = 0;
+	reports->dry_run = 0;
+	if (!generation || !count)
+		return 0;
+	policy = policy_of(generation, dial->server);
+	if (!policy || likely(!reports_any(policy)))
+		return 0;
+	if (policy->audit) {
+		end = walk_dial(generation, policy->audit, dial);
+		reports->audit = end & POLICY_END ? auditor_of(generation, end) : 0;
+		__sync_fetch_and_add(&count->audited_connections, reports->audit != 0);
+	}
+	if (!policy->dry_deny)
+		return 0;
+	end = verdict_of(walk_dial(generation, policy->dry_deny, dial), walk_dial(generation, policy->dry_allow, dial));
+	if (end)
+		reports->dry_run = decider_of(generation, end);
+	__sync_fetch_and_add(&count->dry_run_denied_connections, is_denied(end));
+	return 0;
 }
 
 /* Judges a connection by the policies of its server. What cannot be judged is denied. */

@@ -18,15 +18,16 @@ enum call_state {
 struct call {
 	__u64 state; /* the stream << 32 | enum call_state; 0: the slot is free */
 	__u64 start_ns;
-	struct grpc_stream halves[2]; /* by the role of the sender: request, response; tags: policy, and rule plus one */
+	struct grpc_stream halves[2]; /* by the role of the sender: request, response; tags: who decided, who audited */
 	__u32 method;
 	__u32 timeout;		      /* grpc-timeout, as header_value packs it; 0: none */
+	__u32 dry_run;		      /* who would decide, if dry-run policies were in force */
 	__u16 http_status;
 	__u8 grpc_status;	      /* as sent, plus one; 0: not yet */
-	__u8 grpc;		      /* content-type of the request */
-	__u8 place;		      /* enum place */
-	__u8 denied;		      /* a policy denies it: the server refuses it, as what it does not know */
-	__u8 reserved[2];
+	__u8 grpc : 1;		      /* content-type of the request */
+	__u8 denied : 1;	      /* a policy denies it: the server refuses it, as what it does not know */
+	__u8 place : 2;		      /* enum place */
+	__u8 reserved : 4;
 };
 
 /* Where a call is kept. */
@@ -68,9 +69,8 @@ struct repeated {
 	__u32 mark;
 	struct heard heard;
 	__u32 policies; /* by which generation its call was let through, */
-	__u32 policy;	/* by which of them, */
-	__u32 rule;	/* and by which rule, plus one */
-	__u32 reserved;
+	__u32 decider;	/* and who did */
+	struct reports reports;
 };
 
 /* One direction of a connection that is read; only one hook writes it, and on its own CPU as a rule. */
@@ -125,11 +125,12 @@ struct piece {
 /* A call that is judged. */
 struct judging {
 	__u32 generation;
-	__u32 doubt;  /* enum reason: why nobody can tell what it asks for */
+	__u32 doubt;  /* enum reason: why nobody can tell what it asks for; 0: one can */
+	__u32 doubts; /* in which attributes, a bit each */
 	__u32 seen;   /* attributes, a bit each */
 	__u32 denied;
-	__u32 policy; /* that decided, 0: none did */
-	__u32 rule;   /* of it, plus one; 0: none */
+	__u32 decider;
+	struct reports reports;
 	__u32 classes[POLICY_STRINGS];
 	__u32 reserved;
 };

@@ -266,8 +266,10 @@ static __always_inline void record_call(const struct reading *reading, const str
 	flow->source_port = reading->source_port;
 	flow->destination_port = reading->destination_port;
 	flow->reason = call->denied ? REASON_POLICY : REASON_NONE;
-	flow->policy = call->halves[ROLE_CLIENT].tag;
-	flow->rule = call->halves[ROLE_SERVER].tag;
+	flow->policy = decider_policy(call->halves[ROLE_CLIENT].tag);
+	flow->rule = decider_rule(call->halves[ROLE_CLIENT].tag);
+	flow->audit = call->halves[ROLE_SERVER].tag;
+	flow->dry_run = call->dry_run;
 	flow->verdict = call->denied ? VERDICT_DENY : VERDICT_ALLOW;
 	__builtin_memcpy(flow->source_address, reading->source_address, sizeof(flow->source_address));
 	__builtin_memcpy(flow->destination_address, reading->destination_address, sizeof(flow->destination_address));

@@ -36,10 +36,19 @@ static __noinline int count_opened(struct connection *conn)
 /* A record of the connection, as its last end sees it. */
 static __always_inline void record_connection(struct bpf_sock_ops *ctx, const struct connection *conn, __u64 id)
 {
-	__u64 sequence = 0;
-	struct flow *flow = next_flow(&sequence);
 	__u32 role = conn->ends[ROLE_CLIENT].cookie == bpf_get_socket_cookie(ctx) ? ROLE_CLIENT : ROLE_SERVER;
+	struct reports reports;
+	__u64 sequence = 0;
+	struct dial dial;
+	struct flow *flow;
 
+	dial.client = conn->ends[ROLE_CLIENT].workload;
+	dial.server = conn->ends[ROLE_SERVER].workload;
+	dial.port = conn->server_port;
+	dial.has_source = 1;
+	fill_addresses(ctx, dial.source, dial.destination, role);
+	report_connection(conn->policies, &dial, &reports);
+	flow = next_flow(&sequence);
 	if (!flow)
 		return;
 	__builtin_memset(&flow->end_ns, 0, sizeof(*flow) - __builtin_offsetof(struct flow, end_ns));
@@ -61,7 +70,10 @@ static __always_inline void record_connection(struct bpf_sock_ops *ctx, const st
 	flow->policy = conn->policy;
 	flow->rule = conn->rule;
 	flow->verdict = is_denied(conn->verdict) ? VERDICT_DENY : VERDICT_ALLOW;
-	fill_addresses(ctx, flow->source_address, flow->destination_address, role);
+	flow->audit = reports.audit;
+	flow->dry_run = reports.dry_run;
+	__builtin_memcpy(flow->source_address, dial.source, sizeof(flow->source_address));
+	__builtin_memcpy(flow->destination_address, dial.destination, sizeof(flow->destination_address));
 	mark_flow(flow, sequence);
 }
 

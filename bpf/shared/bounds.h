@@ -149,7 +149,8 @@
 /* Address blocks in policies, of two generations. Beyond: the configuration is refused. */
 #define MAX_BLOCKS 262144
 
-/* Policies with a name, removed ones included until there is need for room. Beyond: the configuration is refused. */
+/* Policies with a name, removed ones included until there is need for room. Beyond: the configuration is refused. Their
+ * numbers are not above it: calls carry them in few bits. */
 #define MAX_POLICIES 65536
 
 /* Of waiting requests to reset a connection, in bytes. Beyond: the agent finds the connection with its next look. */

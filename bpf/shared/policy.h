@@ -55,6 +55,10 @@ struct policy {
 	/* Where the diagrams begin: a node, or an end. Denied is where `deny` denies, else what `allow` says. */
 	__u32 deny;
 	__u32 allow;
+	/* Of what is only reported, 0: there is none. The dry run's are those above with its own policies among them. */
+	__u32 audit;
+	__u32 dry_deny;
+	__u32 dry_allow;
 	__u8 layer7;	       /* calls are judged */
 	__u8 deny_reset;       /* `zerohop.io/deny: reset` */
 	__u8 allow_unreadable; /* `zerohop.io/unreadable: allow` */
@@ -83,6 +87,14 @@ struct policy_name {
 
 /* In a diagram's end: the call is denied. */
 #define POLICY_DENY 0x40000000
+
+/* In what a walk has come to, and in no row: the diagram asks for what nobody can tell of this call. */
+#define POLICY_DOUBT 0x20000000
+
+/* Who decided, in one number: 0: there was nothing to decide. */
+#define DECIDER_SET 0x80000000
+#define DECIDER_DENY 0x40000000
+#define DECIDER_RULE_BITS 10 /* the rule plus one, 0: none; above them the policy's number, 0: none */
 
 /* What the agent has to do, as soon as it can: no byte passes meanwhile. */
 struct reset_request {

@@ -156,5 +156,7 @@ struct flow {
 	__u32 policy;	   /* that decided; 0: none did */
 	__u32 rule;	   /* of it, plus one; 0: none */
 	enum verdict verdict;
+	__u32 audit;	   /* who matched: as DECIDER_SET and following say */
+	__u32 dry_run;	   /* who would decide, and how, if dry-run policies were in force */
 	__u32 reserved;
 };

@@ -184,6 +184,10 @@ struct counters {
 	__u64 refused_connections;	/* by policy, at connect */
 	__u64 denied_connections;	/* by policy, once established */
 	__u64 denied_calls;		/* by policy */
+	__u64 audited_connections;	/* what AUDIT policies match */
+	__u64 audited_calls;
+	__u64 dry_run_denied_connections; /* what would be denied if dry-run policies were in force */
+	__u64 dry_run_denied_calls;
 };
 
 struct workload_connections {

@@ -51,10 +51,12 @@ class Semantics:
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
 
-    def applicable(self, destination: Workload, port: int, action: Action) -> list[AuthorizationPolicy]:
+    def applicable(
+        self, destination: Workload, port: int, action: Action, *, dry_run: bool = False
+    ) -> list[AuthorizationPolicy]:
         found = []
         for policy in self.configuration.policies:
-            if policy.action is not action:
+            if policy.action is not action or (policy.dry_run and not dry_run):
                 continue
             if policy.services:
                 services = [
@@ -81,12 +83,16 @@ class Semantics:
     def first(self, policies: Iterable[AuthorizationPolicy], request: Request) -> bool:
         return any(self.rule(policy, rule, request) for policy in policies for rule in policy.rules)
 
-    def allowed(self, destination: Workload, request: Request) -> bool:
-        denying = self.applicable(destination, request.port, Action.DENY)
-        allowing = self.applicable(destination, request.port, Action.ALLOW)
+    def allowed(self, destination: Workload, request: Request, *, dry_run: bool = False) -> bool:
+        """`dry_run`: as if those policies were in force."""
+        denying = self.applicable(destination, request.port, Action.DENY, dry_run=dry_run)
+        allowing = self.applicable(destination, request.port, Action.ALLOW, dry_run=dry_run)
         if self.first(denying, request):
             return False
         return not allowing or self.first(allowing, request)
+
+    def audited(self, destination: Workload, request: Request) -> bool:
+        return self.first(self.applicable(destination, request.port, Action.AUDIT), request)
 
     def rule(self, policy: AuthorizationPolicy, rule: Rule, request: Request) -> bool:
         denies = policy.action is Action.DENY

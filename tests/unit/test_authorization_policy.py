@@ -99,7 +99,6 @@ def when(fields: str) -> str:
 # What is written (@@ before the place of the error), what the error says, and the hint.
 MISTAKES = {
     "custom": ("  action: @@CUSTOM\n  provider: {name: x}", "there is no external authorizer", "use ALLOW"),
-    "audit": ("  action: @@AUDIT", "nothing would report it", "use ALLOW"),
     "provider": ("  provider: @@{name: x}", "is for action CUSTOM", "remove it"),
     "action": ("  action: @@DENI", "'DENI' is not one of its values", "did you mean 'DENY'?"),
     "unknown field": ("  @@rule: []", "unknown field 'rule'", "did you mean 'rules'?"),
@@ -157,7 +156,6 @@ def test_mistake(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("annotation", "message", "hint"),
     [
-        ('istio.io/dry-run: "true"', "dry runs are not supported yet", "remove the policy"),
         ('istio.io/dry-run: "yes"', "istio.io/dry-run is 'yes'", "known: false, true"),
         ("zerohop.io/deny: rest", "zerohop.io/deny is 'rest'", "did you mean 'reset'?"),
         ("zerohop.io/denial: reset", "unknown annotation", "did you mean 'zerohop.io/deny'?"),

@@ -77,7 +77,7 @@ def policy(
     *rules: Rule, action: Action = Action.ALLOW, namespace: str = "shop", name: str = "p", **fields: Any
 ) -> AuthorizationPolicy:
     given_fields = {
-        "selector": {}, "services": (), "deny_reset": False,
+        "selector": {}, "services": (), "dry_run": False, "deny_reset": False,
         "unreadable": Unreadable.DENY, "existing": Existing.RESET, **fields,
     }  # fmt: skip
     return AuthorizationPolicy(namespace=namespace, name=name, action=action, rules=rules, source=PLACE, **given_fields)
@@ -103,8 +103,8 @@ class Tables:
         found = [(each.prefixlen, number) for each, number in self.prefixes.items() if parsed in each]
         return max(found)[1] if found else 0
 
-    def ends(self, destination: Workload, request: Request) -> dict[str, int]:
-        """The decisions in which the destination's walks end."""
+    def ends(self, destination: Workload, request: Request, *roots: int) -> list[int]:
+        """The decisions in which walks at the destination end."""
         target = self.made.destinations[destination.key]
         strings = {}
         if request.http is not None:
@@ -117,20 +117,30 @@ class Tables:
             strings=strings,
             headers=request.headers,
         )
-        ends = {}
-        for name in ("deny", "allow"):
+        ends = []
+        for root in roots:
             end = walk(
-                getattr(target, name), target, call,
+                root, target, call,
                 lambda node, size, symbol: self.made.edges.get((node, size, symbol)), self.made.nodes.get,
             )  # fmt: skip
             assert end & TERMINAL
-            ends[name] = end & ~TERMINAL
+            ends.append(end & ~TERMINAL)
         return ends
 
-    def allowed(self, destination: Workload, request: Request) -> bool:
-        if destination.key not in self.made.destinations:
+    def allowed(self, destination: Workload, request: Request, *, dry_run: bool = False) -> bool:
+        """`dry_run`: as if those policies were in force."""
+        target = self.made.destinations.get(destination.key)
+        if target is None:
             return True
-        return all(self.made.decisions[each].allowed for each in self.ends(destination, request).values())
+        roots = target.dry_run if dry_run and target.dry_run else (target.deny, target.allow)
+        return all(self.made.decisions[each].allowed for each in self.ends(destination, request, *roots))
+
+    def audited(self, destination: Workload, request: Request) -> bool:
+        target = self.made.destinations.get(destination.key)
+        if target is None or target.audit is None:
+            return False
+        (end,) = self.ends(destination, request, target.audit)
+        return self.made.decisions[end].policy is not None
 
 
 def compiled(*policies: AuthorizationPolicy) -> Tables:
@@ -208,13 +218,15 @@ RULES = st.builds(Rule, few(CALLERS), few(OPERATIONS), few(CONDITIONS), st.just(
 def policies(draw: st.DrawFn) -> tuple[AuthorizationPolicy, ...]:
     found = []
     for number in range(draw(st.integers(1, 4))):
+        action = draw(st.sampled_from(Action))
         reach: dict[str, Any] = draw(
             st.sampled_from(({}, {"selector": {"app": "cart"}}, {"selector": {"app": "web"}}, {"services": ("cart",)}))
         )
         found.append(
             policy(
                 *draw(st.lists(RULES, max_size=3)),
-                action=draw(st.sampled_from(Action)),
+                action=action,
+                dry_run=action is not Action.AUDIT and draw(st.sampled_from((False, False, True))),
                 namespace=draw(st.sampled_from(("shop", "shop", "bank", "istio-system"))),
                 name=f"p{number}",
                 **reach,
@@ -253,8 +265,10 @@ def test_verdicts_are_istios(found: tuple[AuthorizationPolicy, ...], asked: list
         for destination in (WORKLOADS[0], WORKLOADS[1], WORKLOADS[3]):
             if destination is WORKLOADS[1] and request.http is not None:
                 continue  # it declares no port
-            wanted = semantics.allowed(destination, request)
-            assert tables.allowed(destination, request) == wanted, (destination.key, request)
+            for dry_run in (False, True):
+                wanted = semantics.allowed(destination, request, dry_run=dry_run)
+                assert tables.allowed(destination, request, dry_run=dry_run) == wanted, (destination.key, request)
+            assert tables.audited(destination, request) == semantics.audited(destination, request)
 
 
 def by_path(count: int) -> list[Rule]:

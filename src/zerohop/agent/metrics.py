@@ -77,6 +77,14 @@ def _status(status: Status) -> Iterator[str]:
         _by("what", {"connect": totals.refused_connections, "connection": totals.denied_connections,
                      "call": totals.denied_calls}),
     )  # fmt: skip
+    yield from counter(
+        "zerohop_policy_audited_total", "What AUDIT policies match: connections whose calls nobody judges, and calls.",
+        _by("what", {"connection": totals.audited_connections, "call": totals.audited_calls}),
+    )  # fmt: skip
+    yield from counter(
+        "zerohop_policy_dry_run_denied_total", "What would be denied if dry-run policies were in force.",
+        _by("what", {"connection": totals.dry_run_denied_connections, "call": totals.dry_run_denied_calls}),
+    )  # fmt: skip
     yield from counter("zerohop_helper_errors_total", "Kernel helpers that failed.", _by("helper", totals.errors))
     yield from gauge(
         "zerohop_connections", "Open connections.",

@@ -71,25 +71,40 @@ def command(
         client = _client(path, source)
         server, port = _server(path, destination)
         with Judge(path) as judge:
-            verdict = judge.judge(client, server, port, addresses, strings, _headers(headers))
+            judgement = judge.judge(client, server, port, addresses, strings, _headers(headers))
+    verdict, audit, dry_run = judgement.verdict, judgement.audit, judgement.dry_run
     reason = _reason(verdict, destination)
     if as_json:
         print_json(
             {
-                "verdict": "ALLOW" if verdict.allowed else "DENY",
+                "verdict": _word(verdict),
                 "policy": verdict.policy,
                 "rule": verdict.rule,
                 "file": verdict.file,
                 "line": verdict.line,
                 "reason": reason,
+                "audit": _decider(audit) if audit else None,
+                "dry_run": {"verdict": _word(dry_run), **_decider(dry_run)} if dry_run else None,
             }
         )
     else:
-        click.echo(f"{'ALLOW' if verdict.allowed else 'DENY'}: {reason}")
+        click.echo(f"{_word(verdict)}: {reason}")
         for line in _change(verdict, source, method):
             click.echo(f"  {line}")
+        if audit:
+            click.echo(f"AUDIT: {_reason(audit, destination)}")
+        if dry_run:
+            click.echo(f"dry run: {_word(dry_run)}: {_reason(dry_run, destination)}")
     if not verdict.allowed:
         ctx.exit(EXIT_FAILED)
+
+
+def _word(verdict: Verdict) -> str:
+    return "ALLOW" if verdict.allowed else "DENY"
+
+
+def _decider(verdict: Verdict) -> dict[str, Any]:
+    return {"policy": verdict.policy, "rule": verdict.rule, "file": verdict.file, "line": verdict.line}
 
 
 def _reason(verdict: Verdict, destination: str) -> str:

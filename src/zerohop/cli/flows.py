@@ -28,6 +28,7 @@ Examples:
   sudo zerohop flows --follow --status '!OK'          errors as they happen
   sudo zerohop flows --follow --to shop/cart --method '/shop.Cart/*'
   sudo zerohop flows --follow --verdict deny          what policies forbid
+  sudo zerohop flows --follow --dry-run deny          what they would forbid
   sudo zerohop flows --last 1000 --json | jq .latency_us
 Records are kept in the kernel, some thousands for each CPU, whether somebody
 looks or not; what was overwritten before it was read is counted on stderr."""
@@ -47,6 +48,13 @@ looks or not; what was overwritten before it was read is counted on stderr."""
 @click.option("--kind", type=click.Choice(["call", "connection"]), default=None)
 @click.option("--verdict", type=click.Choice(["ALLOW", "DENY"], case_sensitive=False), default=None)
 @click.option("--policy", default="", metavar="NS/NAME", help="What decided; NS/* for a namespace.")
+@click.option(
+    "--dry-run",
+    type=click.Choice(["ALLOW", "DENY"], case_sensitive=False),
+    default=None,
+    help="The verdict if dry-run policies were in force.",
+)
+@click.option("--audited", is_flag=True, help="What AUDIT policies match.")
 @click.option("--sample", type=click.IntRange(min=1), default=1, metavar="N", help="One of N, by chance.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
@@ -58,6 +66,8 @@ def command(
     status: str | None,
     kind: str | None,
     verdict: str | None,
+    dry_run: str | None,
+    audited: bool,
     sample: int,
     as_json: bool,
     **fields: str,
@@ -67,7 +77,10 @@ def command(
     from zerohop.kernel.datapath import DataPath
     from zerohop.telemetry.filters import Filter, parse_status
 
-    wanted = Filter(**fields, status=parse_status(status) if status else None, kind=kind or "", verdict=verdict or "")
+    wanted = Filter(
+        **fields, status=parse_status(status) if status else None, kind=kind or "", verdict=verdict or "",
+        dry_run=dry_run or "", audited=audited,
+    )  # fmt: skip
     if last is None:
         last = 0 if follow else 20
     show = _print_json if as_json else _Lines().print

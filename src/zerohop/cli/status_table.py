@@ -41,6 +41,10 @@ def print_status(instance: str, agent: AgentInfo | None, status: Status) -> None
         ("refused by policy at connect", totals.refused_connections),
         ("connections denied by policy", totals.denied_connections),
         ("calls denied by policy", totals.denied_calls),
+        ("connections audited", totals.audited_connections),
+        ("calls audited", totals.audited_calls),
+        ("connections denied in a dry run", totals.dry_run_denied_connections),
+        ("calls denied in a dry run", totals.dry_run_denied_calls),
     ):
         if count:
             summary.add_row(what, str(count))

@@ -58,7 +58,7 @@ def command(
     iterations: int | None,
     once: bool,
     as_json: bool,
-    **fields: str,
+    **fields: Any,
 ) -> None:
     """Show calls a second, errors, latency and calls in flight for each method."""
     require_root("top")

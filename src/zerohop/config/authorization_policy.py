@@ -73,6 +73,9 @@ def read_authorization_policy(fields: Fields) -> AuthorizationPolicy | None:
     if metadata is None:
         return None
     annotations = _annotations(fields, metadata)
+    if action is Action.AUDIT and annotations.get(DRY_RUN) == "true":
+        source = fields.places.of(f"metadata.annotations.{DRY_RUN}")
+        fields.problems.add(source, f"metadata.annotations: {DRY_RUN}: AUDIT only reports as it is", "remove it")
     return AuthorizationPolicy(
         namespace=metadata.namespace,
         name=metadata.name,
@@ -80,6 +83,7 @@ def read_authorization_policy(fields: Fields) -> AuthorizationPolicy | None:
         selector=selector,
         services=services,
         rules=tuple(rules),
+        dry_run=annotations.get(DRY_RUN) == "true",
         deny_reset=annotations.get("zerohop.io/deny") == "reset",
         unreadable=Unreadable(annotations.get("zerohop.io/unreadable", Unreadable.DENY)),
         existing=Existing(annotations.get("zerohop.io/existing-connections", Existing.RESET)),
@@ -93,10 +97,7 @@ def _annotations(fields: Fields, metadata: Metadata) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in metadata.annotations.items():
         source = fields.places.of(f"metadata.annotations.{name}")
-        if name == DRY_RUN and value == "true":
-            message = f"metadata.annotations: {name}: dry runs are not supported yet, nothing would report them"
-            fields.problems.add(source, message, "remove the policy, and ask zerohop explain about the others")
-        elif name in known:
+        if name in known:
             if value in known[name]:
                 found[name] = value
             else:
@@ -111,11 +112,8 @@ def _annotations(fields: Fields, metadata: Metadata) -> dict[str, str]:
 def _action(spec: Fields) -> Action:
     action = spec.text("action")
     if action == "CUSTOM":
-        spec.error("action", "CUSTOM is not supported: there is no external authorizer", "use ALLOW or DENY")
+        spec.error("action", "CUSTOM is not supported: there is no external authorizer", "use ALLOW, DENY or AUDIT")
         spec.accept("provider")
-        return Action.ALLOW
-    if action == "AUDIT":
-        spec.error("action", "AUDIT is not supported yet: nothing would report it", "use ALLOW or DENY")
         return Action.ALLOW
     spec.refuse("provider", "is for action CUSTOM, which is not supported", "remove it")
     return Action(spec.choice("action", list(Action)) or Action.ALLOW)

@@ -14,10 +14,11 @@ TRUST_DOMAIN: Final = "cluster.local"
 
 
 class Action(StrEnum):
-    """What a policy does with a call that one of its rules matches."""
+    """What a policy does with a call that one of its rules matches. AUDIT only reports it."""
 
     ALLOW = "ALLOW"
     DENY = "DENY"
+    AUDIT = "AUDIT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ class Existing(StrEnum):
 class AuthorizationPolicy:
     """`security.istio.io/v1` AuthorizationPolicy. `services`: names of targetRefs, in its namespace.
 
-    `deny_reset` (`zerohop.io/deny: reset`): a denied call costs its connection.
+    `deny_reset` (`zerohop.io/deny: reset`): a denied call costs its connection. `dry_run` (`istio.io/dry-run`): what it
+    would do is reported, not done.
     """
 
     namespace: str
@@ -98,6 +100,7 @@ class AuthorizationPolicy:
     selector: Mapping[str, str]
     services: tuple[str, ...]
     rules: tuple[Rule, ...]
+    dry_run: bool
     deny_reset: bool
     unreadable: Unreadable
     existing: Existing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import struct
 import time
@@ -122,6 +123,10 @@ def _policy(path: DataPath, destination: Destination, tables: PolicyTables) -> A
     value = path.layouts.struct("policy")()
     value.deny = _next(destination.deny, Attribute.PORT, tables)
     value.allow = _next(destination.allow, Attribute.PORT, tables)
+    if destination.audit is not None:
+        value.audit = destination.audit
+    if destination.dry_run is not None:
+        value.dry_deny, value.dry_allow = (_next(each, Attribute.PORT, tables) for each in destination.dry_run)
     value.layer7 = destination.layer7
     value.deny_reset = destination.deny_reset
     value.allow_unreadable = destination.unreadable is Unreadable.ALLOW
@@ -161,13 +166,12 @@ def _name(path: DataPath, tables: PolicyTables) -> list[int]:
     if len(known.keys() | set(wanted)) > table.entries():
         for name in known.keys() - set(wanted):
             table.delete(ctypes.c_uint32(known.pop(name)))
-    following = max(known.values(), default=0) + 1
+    free = itertools.filterfalse(set(known.values()).__contains__, itertools.count(1))
     numbers: list[int] = []
     for each, file in zip(wanted, files, strict=True):
         number = known.get(each)
         if number is None:
-            number, following = following, following + 1
-            known[each] = number
+            number = known[each] = next(free)
         table.put(ctypes.c_uint32(number), path.layouts.struct("policy_name")(*each, file))
         numbers.append(number)
     return numbers
@@ -183,6 +187,15 @@ class Verdict:
     file: str | None = None
     line: int | None = None
     open: bool = False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`audit`: who audits it. `dry_run`: the verdict if dry-run policies were in force, None where there are none."""
+
+    verdict: Verdict
+    audit: Verdict | None = None
+    dry_run: Verdict | None = None
 
 
 class Judge:
@@ -205,11 +218,11 @@ class Judge:
     def judge(
         self, client: int, server: int, port: int, addresses: tuple[bytes, bytes],
         strings: Mapping[int, str], headers: Mapping[str, str],
-    ) -> Verdict:  # fmt: skip
+    ) -> Judgement:  # fmt: skip
         """What becomes of a call, or, without strings, of a connection. Workloads by number; addresses of 16 bytes."""
         value = self._path.maps["policies"].get(self._path.layouts.struct("policy_key")(self._slot, server))
         if self._rows < 0 or value is None:
-            return Verdict(True)
+            return Judgement(Verdict(True))
         identity = self._row(client, _IDENTITY, 0)
         call = Call(
             identity=identity[0] if identity else 0,
@@ -220,7 +233,20 @@ class Judge:
             headers=headers,
         )
         destination = _Pinned(value)
-        ends = [walk(root, destination, call, self._edge, self._node) for root in (value.deny, value.allow)]
+
+        def end_of(root: int) -> int:
+            return walk(root, destination, call, self._edge, self._node)
+
+        audit = end_of(value.audit) if value.audit else 0
+        auditor = self._verdict(audit) if audit & TERMINAL else None
+        return Judgement(
+            self._decided([end_of(value.deny), end_of(value.allow)]),
+            auditor if auditor and auditor.policy else None,
+            self._decided([end_of(value.dry_deny), end_of(value.dry_allow)]) if value.dry_deny else None,
+        )
+
+    def _decided(self, ends: list[int]) -> Verdict:
+        """By where the diagrams of what denies and what allows have ended."""
         decisive = next((end for end in ends if end & TERMINAL and end & _DENY), None)
         if decisive is None:
             if not all(end & TERMINAL for end in ends):

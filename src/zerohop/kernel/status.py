@@ -38,7 +38,8 @@ class Unread:
 class Totals:
     """Counts since the data path was made; bytes are payload, each direction once. None falls.
 
-    By policy: `refused_connections` at connect, `denied_connections` once established, `denied_calls`.
+    By policy: `refused_connections` at connect, `denied_connections` once established, `denied_calls`; what AUDIT
+    policies matched; and what would be denied if dry-run policies were in force.
     """
 
     connections_opened: int
@@ -49,8 +50,19 @@ class Totals:
     refused_connections: int
     denied_connections: int
     denied_calls: int
+    audited_connections: int
+    audited_calls: int
+    dry_run_denied_connections: int
+    dry_run_denied_calls: int
     not_shortcut: dict[str, int]
     errors: dict[str, int]
+
+
+# Of the totals: what policies have done.
+_POLICY = (
+    "refused_connections", "denied_connections", "denied_calls", "audited_connections", "audited_calls",
+    "dry_run_denied_connections", "dry_run_denied_calls",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -135,9 +147,7 @@ def _totals(path: DataPath, per_cpu: list[Any], inspection: Any) -> Totals:
     return Totals(
         connections_opened=total("connections_opened"),
         shortcut_connections_opened=total("shortcut_connections_opened"),
-        refused_connections=total("refused_connections"),
-        denied_connections=total("denied_connections"),
-        denied_calls=total("denied_calls"),
+        **{name: total(name) for name in _POLICY},
         **highest(path, {name: total(name) + getattr(inspection, name) for name in carried}),
         not_shortcut=by_name("not_shortcut", reasons, "REASON_"),
         errors=by_name("errors", helpers, "HELPER_"),

@@ -38,6 +38,8 @@ class Filter:
     kind: str = ""
     verdict: str = ""
     policy: str = ""
+    dry_run: str = ""
+    audited: bool = False
 
     def _ends(self, source: Workload | None, destination: Workload | None) -> bool:
         names = [f"{each.namespace}/{each.name}" if each else "" for each in (source, destination)]
@@ -63,6 +65,8 @@ class Filter:
             and (not self.kind or flow.kind == self.kind)
             and (not self.verdict or flow.verdict == self.verdict)
             and (not self.policy or fnmatchcase(flow.policy or "", self.policy))
+            and (not self.dry_run or (flow.dry_run is not None and flow.dry_run.verdict == self.dry_run))
+            and (not self.audited or flow.audit is not None)
         )
 
     def calls(self, row: Calls) -> bool:

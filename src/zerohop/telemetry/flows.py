@@ -18,6 +18,11 @@ GRPC_STATUSES = (
 
 _CALL = 1
 
+# As bpf/shared/policy.h packs who decided.
+_DECIDER_SET = 0x80000000
+_DECIDER_DENY = 0x40000000
+_DECIDER_RULE_BITS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -43,12 +48,25 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
+class Decider:
+    """`policy` (`NS/NAME`) and `rule` (its index): None where no rule decided."""
+
+    verdict: str
+    policy: str | None
+    rule: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"verdict": self.verdict, "policy": self.policy, "rule": self.rule}
+
+
+@dataclass(frozen=True, slots=True)
 class Flow:
     """`time`: of its end. Bytes of a call are of DATA without padding, of a connection all payload.
 
     `kind`: call or connection. `ending`: complete, client_reset, server_reset, closed, unread. `reason`: why a
     connection is not short-cut, or what denied it. `verdict`: ALLOW or DENY; `policy` (`NS/NAME`) and `rule` (its
-    index): what decided so, None where no rule did.
+    index): what decided so, None where no rule did. `audit`: who audits it. `dry_run`: the verdict, and who decides, if
+    dry-run policies were in force; None where there are none, or where nobody read the calls that they ask for.
     """
 
     time: datetime
@@ -66,6 +84,8 @@ class Flow:
     reason: str | None
     policy: str | None
     rule: int | None
+    audit: Decider | None
+    dry_run: Decider | None
     latency_us: int | None
     request_bytes: int
     response_bytes: int
@@ -98,6 +118,8 @@ class Flow:
             "deadline_exceeded": self.deadline_exceeded,
             "connection": self.connection,
             "stream": self.stream,
+            "audit": {"policy": self.audit.policy, "rule": self.audit.rule} if self.audit else None,
+            "dry_run": self.dry_run.as_json() if self.dry_run else None,
         }
 
 
@@ -114,7 +136,25 @@ def is_known(record: Any, names: Names) -> bool:
         and (not record.source or record.source in names.workloads)
         and (not record.destination or record.destination in names.workloads)
         and (not record.service or record.service in names.services)
-        and (not record.policy or record.policy in names.policies)
+        and all(
+            not number or number in names.policies
+            for number in (record.policy, _policy_number(record.audit), _policy_number(record.dry_run))
+        )
+    )
+
+
+def _policy_number(decider: int) -> int:
+    return (decider & ~(_DECIDER_SET | _DECIDER_DENY)) >> _DECIDER_RULE_BITS
+
+
+def _decider(number: int, names: Names) -> Decider | None:
+    if not number:
+        return None
+    rule = number & ((1 << _DECIDER_RULE_BITS) - 1)
+    return Decider(
+        verdict="DENY" if number & _DECIDER_DENY else "ALLOW",
+        policy=names.policies.get(_policy_number(number)),
+        rule=rule - 1 if rule else None,
     )
 
 
@@ -143,6 +183,8 @@ def flow_of(record: Any, names: Names) -> Flow:
         reason=reason,
         policy=names.policies.get(record.policy),
         rule=record.rule - 1 if record.rule else None,
+        audit=_decider(record.audit, names),
+        dry_run=_decider(record.dry_run, names),
         latency_us=record.latency_ns // 1000 if call else None,
         request_bytes=record.request_bytes,
         response_bytes=record.response_bytes,

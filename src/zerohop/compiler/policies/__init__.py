@@ -67,11 +67,15 @@ class Decision:
 class Destination:
     """Where the diagrams of a workload begin: a node, or TERMINAL and a decision.
 
-    A call is denied where `deny` ends in a denial, else as `allow` ends. `strings`: by attribute from METHOD on.
+    A call is denied where `deny` ends in a denial, else as `allow` ends. What is only reported, None where there is
+    none: who audits it, and the two diagrams as they would be if dry-run policies were in force. `strings`: by
+    attribute from METHOD on.
     """
 
     deny: int
     allow: int
+    audit: int | None
+    dry_run: tuple[int, int] | None
     names: Automaton
     strings: tuple[Automaton, ...]
     layer7: bool
@@ -188,17 +192,29 @@ class _Compiler:
 
     def _destination(self, applied: list[_Applied], http: frozenset[int]) -> Destination:
         words, names, strings = self._vocabulary(applied)
+        audited = [each for each in applied if each.policy.action is Action.AUDIT and not each.policy.dry_run]
+        tried = [each for each in applied if each.policy.action is not Action.AUDIT and each.policy.dry_run]
+        enforced = [each for each in applied if each.policy.action is not Action.AUDIT and not each.policy.dry_run]
         try:
-            deny, allow = (self._by_port(applied, http, words, action) for action in (Action.DENY, Action.ALLOW))
+            deny, allow = self._verdict(enforced, http, words)
+            audit = self._by_port(audited, http, words, Action.AUDIT) if audited else None
+            dry_run = self._verdict([*enforced, *tried], http, words) if tried else None
         except TooDeepError:
             raise _too_complex(applied, f"a call would need more than {MAX_STEPS} tests") from None
         return Destination(
-            deny, allow, names, strings,
+            deny, allow, audit, dry_run, names, strings,
             layer7=bool(http) and any(reading.asks_of_calls(each.policy.rules) for each in applied),
-            deny_reset=any(each.policy.deny_reset for each in applied),
-            unreadable=_strictest(Unreadable.DENY, Unreadable.ALLOW, (each.policy.unreadable for each in applied)),
-            existing=_strictest(Existing.RESET, Existing.OBSERVE, (each.policy.existing for each in applied)),
+            deny_reset=any(each.policy.deny_reset for each in enforced),
+            unreadable=_strictest(Unreadable.DENY, Unreadable.ALLOW, (each.policy.unreadable for each in enforced)),
+            existing=_strictest(Existing.RESET, Existing.OBSERVE, (each.policy.existing for each in enforced)),
         )  # fmt: skip
+
+    def _verdict(self, applied: list[_Applied], http: frozenset[int], words: Vocabulary) -> tuple[int, int]:
+        """The diagrams of what denies, and of what allows."""
+        return (
+            self._by_port(applied, http, words, Action.DENY),
+            self._by_port(applied, http, words, Action.ALLOW),
+        )
 
     def _vocabulary(self, applied: list[_Applied]) -> tuple[Vocabulary, Automaton, tuple[Automaton, ...]]:
         patterns: dict[str, set[str]] = {}
