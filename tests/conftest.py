@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ import pytest
 from support import leaks, machine, network, peers
 from support.builds import compile_variant
 from support.mesh import ALWAYS, Direct, Mesh, MeshFactory, workload
+
+# What runs in the background ignores SIGINT, and programs under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _before: leaks.Listing | None = None
 

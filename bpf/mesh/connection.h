@@ -393,6 +393,19 @@ static __noinline int judge_connection(struct bpf_sock_ops *ctx, struct connecti
 	return 0;
 }
 
+/* A denied socket that the hooks cannot have: nothing that comes is let in until it is reset. */
+static __noinline int shut_out(struct bpf_sock_ops *ctx)
+{
+	struct membership initial = { .role = ROLE_SERVER }, *place;
+
+	place = ctx->sk ? bpf_sk_storage_get(&memberships, ctx->sk, &initial, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	if (place)
+		place->shut = 1;
+	else
+		count_error(HELPER_SK_STORAGE_GET);
+	return 0;
+}
+
 /* The server's end is complete but for `sock`. Breaks a connection that policies do not let be. Returns whether it has. */
 static __noinline int enforce(struct bpf_sock_ops *ctx, struct connection *conn, __u64 id, const struct sock *sk)
 {
@@ -401,10 +414,28 @@ static __noinline int enforce(struct bpf_sock_ops *ctx, struct connection *conn,
 	if (reason == REASON_NONE)
 		return 0;
 	/* What comes is dropped by the receiver hook, so the socket has to be a member. */
-	if (!(conn->ends[ROLE_SERVER].flags & END_ENROLLED))
-		enrol(ctx, id, conn, ROLE_SERVER);
+	if (!(conn->ends[ROLE_SERVER].flags & END_ENROLLED) && enrol(ctx, id, conn, ROLE_SERVER))
+		shut_out(ctx);
 	forbid(conn, sk, reason);
 	return 1;
+}
+
+/* There is no room for the connection of the server's socket that has just been made: it may be if nobody has to judge. */
+static __noinline int judge_unknown(struct bpf_sock_ops *ctx, const struct sock *sk, __u32 workload)
+{
+	struct dial dial = { .server = workload, .port = ctx->local_port, .has_source = 1 };
+	struct judgement judged;
+	struct counters *count;
+
+	fill_addresses(ctx, dial.source, dial.destination, ROLE_SERVER);
+	judge(&dial, &judged);
+	if (!judged.generation || (judged.verdict && !is_denied(judged.verdict)))
+		return 0;
+	count = this_cpu_counters();
+	if (count)
+		__sync_fetch_and_add(&count->denied_connections, 1);
+	shut_out(ctx);
+	return request_reset(sk, REASON_TABLE_FULL);
 }
 
 /* What the server's end knows of a connection whose client's does not. Returns whether it becomes a member. */
@@ -450,7 +481,7 @@ static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u3
 	id = bpf_get_socket_cookie(ctx);
 	conn = insert_connection(id);
 	if (!conn)
-		return 0;
+		return judge_unknown(ctx, sk, workload);
 	server = &conn->ends[ROLE_SERVER];
 	fill_end(ctx, server, workload);
 	server->sock = (__u64)sk;
@@ -458,7 +489,7 @@ static __noinline int join_alone(struct bpf_sock_ops *ctx, struct sock *sk, __u3
 	judge_connection(ctx, conn);
 	if (join(ctx, id, ROLE_SERVER, member)) {
 		bpf_map_delete_elem(&connections, &id);
-		return 0;
+		return judge_unknown(ctx, sk, workload);
 	}
 	conn->service = service_of(ctx, conn);
 	WRITE_ONCE(conn->open_ends, 1);
@@ -566,7 +597,7 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 		}
 		if (!(server->flags & END_ENROLLED))
 			close_end(conn, server, id, ctx);
-		return 0;
+		return judge_unknown(ctx, sk, workload);
 	}
 	judge_connection(ctx, conn);
 	if (!enforce(ctx, conn, id, sk) && conn->reason == REASON_NONE)

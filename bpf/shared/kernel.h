@@ -12,6 +12,7 @@
 #define TCP_FIN_WAIT1 4
 #define TCP_CLOSE 7
 #define TCP_LAST_ACK 9
+#define TCP_LISTEN 10
 #define RCV_SHUTDOWN 1
 #define SEND_SHUTDOWN 2
 #define SOCK_DONE 1 /* bit of skc_flags: the peer has sent its FIN */
@@ -125,7 +126,12 @@ struct sock {
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
+struct request_sock_queue {
+	__u8 rskq_defer_accept;
+};
+
 struct inet_connection_sock {
+	struct request_sock_queue icsk_accept_queue;
 	const void *icsk_ulp_ops;
 };
 

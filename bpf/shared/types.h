@@ -101,9 +101,9 @@ struct connection {
 
 /* From a socket to its connection (socket storage). */
 struct membership {
-	__u64 connection; /* cookie of the client's socket, or of the only managed one */
+	__u64 connection; /* cookie of the client's socket, or of the only managed one; 0: there is no room for it */
 	__u32 role;
-	__u32 reserved;
+	__u32 shut;	  /* 1: denied, and in no hook: nothing that comes is let in (mesh/guard.h) */
 };
 
 /* What came to a member by TCP. */
@@ -188,6 +188,7 @@ struct counters {
 	__u64 audited_calls;
 	__u64 dry_run_denied_connections; /* what would be denied if dry-run policies were in force */
 	__u64 dry_run_denied_calls;
+	__u64 openings_dropped;		/* packets that policed listeners were not given (mesh/guard.h) */
 };
 
 struct workload_connections {

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support import network
+from support import machine, network
 from support.mesh import Mesh, end_program, workload
 from support.policies import policy
 
@@ -51,12 +51,19 @@ class Trial:
         """What the server was given."""
         self.serve()
         argv = [sys.executable, str(FOLDER / "attempts.py"), name, "127.0.0.1", str(PORT)]
-        if managed:
-            program = self.mesh.exec_popen("t/client", argv, self.space.name, stdout=subprocess.PIPE, text=True)
-        else:
-            program = subprocess.Popen(
-                ["ip", "netns", "exec", self.space.name, *argv], stdout=subprocess.PIPE, text=True
-            )
+        with (machine.cgroup_mount() / "cgroup.procs").open("w") as root:
+            inherited: dict[str, Any] = {
+                "pass_fds": [root.fileno()],
+                "env": {**self.mesh.environment, "ROOT_CGROUP": str(root.fileno())},
+            }
+            if managed:
+                program = self.mesh.exec_popen(
+                    "t/client", argv, self.space.name, stdout=subprocess.PIPE, text=True, **inherited
+                )
+            else:
+                program = subprocess.Popen(
+                    ["ip", "netns", "exec", self.space.name, *argv], stdout=subprocess.PIPE, text=True, **inherited
+                )
         assert program.communicate(timeout=60)[0] == "done\n"
         time.sleep(0.1 + 2 * float(self.pause))
         witness, self.witness = self.witness, None
@@ -74,6 +81,8 @@ def stop(program: subprocess.Popen[str]) -> str:
 def trial(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     mesh = Mesh(tmp_path_factory.mktemp("bypass"), [workload("t/server"), workload("t/client"), SERVICE, POLICY])
     with network.namespace("b") as space:
+        # TCP fast open for both sides, without cookies, and for listeners that have not asked for it.
+        space.run("sysctl", "-qw", "net.ipv4.tcp_fastopen=0x607")
         try:
             mesh.start()
             yield Trial(mesh, space)

@@ -24,6 +24,7 @@ BEGIN, END = b"\x83\x86", literal(b"content-type", b"application/grpc") + litera
 HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 
 ATTEMPTS: dict[str, Callable[[socket.socket], None]] = {}
+CONNECTS: dict[str, Callable[[tuple[str, int]], socket.socket]] = {}
 
 
 def attempt(function: Callable[[socket.socket], None]) -> Callable[[socket.socket], None]:
@@ -253,12 +254,17 @@ def after_many_allowed(connection: socket.socket) -> None:
     put(connection, headers(block(), stream=2001))
 
 
+def connect(address: tuple[str, int]) -> socket.socket:
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.connect_ex(address)
+    select.select([], [connection], [], 10)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
 def main(name: str, host: str, port: str) -> None:
-    with socket.socket() as connection:
-        connection.setblocking(False)
-        connection.connect_ex((host, int(port)))
-        select.select([], [connection], [], 10)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with CONNECTS.get(name, connect)((host, int(port))) as connection:
         with contextlib.suppress(OSError):
             ATTEMPTS[name](connection)
         with contextlib.suppress(OSError):
@@ -267,6 +273,8 @@ def main(name: str, host: str, port: str) -> None:
                 pass
     print("done")
 
+
+import detours  # noqa: E402, F401
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

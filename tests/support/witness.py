@@ -1,7 +1,8 @@
 """A server that tells what requests it was given, reading HTTP/2 as leniently as any: `witness.py HOST PORT [PAUSE]`.
 
-Prints "ready", then an object a line: {"path": …} for every header block with one, {"line": …} for HTTP/1. `PAUSE`:
-seconds that a connection waits until it is accepted.
+Its listener is MPTCP's where the kernel has that: sockets of plain TCP clients are plain TCP all the same. Prints
+"ready", then an object a line: {"path": …} for every header block with one, {"line": …} for HTTP/1. `PAUSE`: seconds
+that a connection waits until it is accepted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from frames import END_HEADERS, HEADERS, PADDED, PREFACE, SETTINGS, frame
 from hpack import Decoder, HPACKError
 
 CONTINUATION, PRIORITY = 9, 0x20
+IPPROTO_MPTCP = 262
 
 
 def tell(**found: str) -> None:
@@ -79,7 +81,13 @@ def serve(connection: socket.socket) -> None:
 
 
 def main(host: str, port: str, pause: str = "0") -> None:
-    listener = socket.create_server((host, int(port)))
+    try:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+    except OSError:
+        listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, int(port)))
+    listener.listen()
     listener.setblocking(False)
     print("ready", flush=True)
     while True:

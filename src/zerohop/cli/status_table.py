@@ -45,6 +45,7 @@ def print_status(instance: str, agent: AgentInfo | None, status: Status) -> None
         ("calls audited", totals.audited_calls),
         ("connections denied in a dry run", totals.dry_run_denied_connections),
         ("calls denied in a dry run", totals.dry_run_denied_calls),
+        ("packets kept from listeners", totals.openings_dropped),
     ):
         if count:
             summary.add_row(what, str(count))

@@ -39,7 +39,8 @@ class Totals:
     """Counts since the data path was made; bytes are payload, each direction once. None falls.
 
     By policy: `refused_connections` at connect, `denied_connections` once established, `denied_calls`; what AUDIT
-    policies matched; and what would be denied if dry-run policies were in force.
+    policies matched; and what would be denied if dry-run policies were in force. `openings_dropped`: packets that
+    listeners with policies were not given, for they had data, or asked for MPTCP.
     """
 
     connections_opened: int
@@ -54,6 +55,7 @@ class Totals:
     audited_calls: int
     dry_run_denied_connections: int
     dry_run_denied_calls: int
+    openings_dropped: int
     not_shortcut: dict[str, int]
     errors: dict[str, int]
 
@@ -61,7 +63,7 @@ class Totals:
 # Of the totals: what policies have done.
 _POLICY = (
     "refused_connections", "denied_connections", "denied_calls", "audited_connections", "audited_calls",
-    "dry_run_denied_connections", "dry_run_denied_calls",
+    "dry_run_denied_connections", "dry_run_denied_calls", "openings_dropped",
 )  # fmt: skip
 
 
