@@ -39,19 +39,23 @@ static __always_inline int hides_bytes(const struct sock *sk)
 	return !sk->sk_socket || sk->sk_receive_queue.qlen || sk->sk_backlog.len;
 }
 
-/* Asks for a reset; where it is too early for one the agent, woken, asks again. */
-static __noinline int request_reset(const struct sock *sk, __u32 reason)
+/* Asks for a reset. `early`: it is too early for one; the agent, woken, has all open connections looked at again. */
+static __noinline int ask_for_reset(const struct sock *sk, __u32 reason, int early)
 {
-	struct reset_request request = { .reason = reason };
+	struct reset_request request = { .reason = reason, .early = early };
 
 	if (!sk)
 		return 0;
 	sk = kernel_cast(struct sock, sk);
 	name_socket(&request, sk);
-	request.early = hides_bytes(sk);
 	if (bpf_ringbuf_output(&resets, &request, sizeof(request), 0))
 		count_error(HELPER_RINGBUF_OUTPUT);
 	return 0;
+}
+
+static __always_inline int request_reset(const struct sock *sk, __u32 reason)
+{
+	return sk ? ask_for_reset(sk, reason, hides_bytes(kernel_cast(struct sock, sk))) : 0;
 }
 
 /* Whether the agent is asked. A stream that could not go on ends for its programs when they write (REASON_OVERLAP). */

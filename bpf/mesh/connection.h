@@ -435,7 +435,7 @@ static __noinline int judge_unknown(struct bpf_sock_ops *ctx, const struct sock 
 	if (count)
 		__sync_fetch_and_add(&count->denied_connections, 1);
 	shut_out(ctx);
-	return request_reset(sk, REASON_TABLE_FULL);
+	return ask_for_reset(sk, REASON_TABLE_FULL, 0);
 }
 
 /* What the server's end knows of a connection whose client's does not. Returns whether it becomes a member. */
