@@ -299,24 +299,32 @@ ENGINE_INLINE void hpack_keep_path(struct hpack_block *block, const void *text, 
 	copy_bytes(&block->text[TEXT_SIZE], at_most(length, TEXT_SIZE), text);
 }
 
-/* The strings of entry `number` become those of the block's field. */
-ENGINE_GLOBAL int hpack_recall_texts(const struct hpack_texts *texts, struct hpack_block *block, __u32 number)
+/* The name of the field that was looked up becomes the block's, and its value, if that is `wanted`. */
+ENGINE_GLOBAL int hpack_recall_texts(const struct hpack_texts *texts, struct hpack_block *block, int wanted)
 {
+	const struct hpack_static *field;
 	__u32 name, value, at;
 
 	if (!texts || !block)
 		return 0;
+	if (block->static_index) {
+		field = &hpack_statics[masked(block->static_index, 64)];
+		copy_bytes(block->name_text, sizeof(field->name_text), field->name_text);
+		if (wanted)
+			copy_bytes(block->text, sizeof(field->value_text), field->value_text);
+		return 0;
+	}
 	name = at_most(block->name_length, TEXT_SIZE);
 	value = at_most(block->value_length, TEXT_SIZE);
-	at = masked(texts->offsets[masked(number - 1, HPACK_ENTRIES)], HPACK_TABLE_SIZE);
+	at = masked(texts->offsets[masked(block->entry - 1, HPACK_ENTRIES)], HPACK_TABLE_SIZE);
 	copy_bytes(block->name_text, name, &texts->bytes[at]);
-	copy_bytes(block->text, value, &texts->bytes[at + name]);
+	if (wanted)
+		copy_bytes(block->text, value, &texts->bytes[at + name]);
 	return 0;
 }
 
 /* Looks an index up in both tables (RFC 7541 2.3.3): fills in the field. Returns 0, or a negated reason. */
-ENGINE_INLINE int hpack_look_up(const struct hpack_table *table, struct hpack_block *block, __u32 index,
-				const struct hpack_texts *texts)
+ENGINE_INLINE int hpack_look_up(const struct hpack_table *table, struct hpack_block *block, __u32 index)
 {
 	const struct hpack_static *field;
 	const struct hpack_entry *entry;
@@ -329,10 +337,6 @@ ENGINE_INLINE int hpack_look_up(const struct hpack_table *table, struct hpack_bl
 		block->value = field->value;
 		block->name_length = field->name_length;
 		block->value_length = field->value_length;
-		if (unlikely(texts)) {
-			copy_bytes(block->name_text, sizeof(field->name_text), field->name_text);
-			copy_bytes(block->text, sizeof(field->value_text), field->value_text);
-		}
 		return 0;
 	}
 	age = index - HPACK_STATICS - 1;
@@ -346,8 +350,6 @@ ENGINE_INLINE int hpack_look_up(const struct hpack_table *table, struct hpack_bl
 	block->name_length = entry->name_length;
 	block->value_length = entry->size - entry->name_length - HPACK_ENTRY_OVERHEAD;
 	block->altered = entry->altered;
-	if (unlikely(texts))
-		hpack_recall_texts(texts, block, number);
 	return 0;
 }
 
@@ -395,9 +397,11 @@ ENGINE_GLOBAL int hpack_literal(struct hpack_table *table, struct hpack_block *b
 	if (index < 0)
 		return index;
 	if (index) {
-		result = hpack_look_up(table, block, index, texts);
+		result = hpack_look_up(table, block, index);
 		if (result)
 			return result;
+		if (unlikely(texts))
+			hpack_recall_texts(texts, block, 0);
 		block->name_entry = block->entry;
 		block->entry = 0;
 	} else {
@@ -452,9 +456,11 @@ ENGINE_GLOBAL int hpack_next(struct hpack_table *table, struct hpack_block *bloc
 	index = hpack_integer(block, 0x7f);
 	if (index < 0)
 		return index;
-	result = hpack_look_up(table, block, index, texts);
+	result = hpack_look_up(table, block, index);
 	if (result)
 		return result;
+	if (unlikely(texts))
+		hpack_recall_texts(texts, block, 1);
 	if (block->name == NAME_PATH)
 		hpack_note_path(block, start);
 	if (unlikely(block->static_index && block->name == NAME_PATH))

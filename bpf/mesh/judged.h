@@ -5,19 +5,33 @@
 #include "mesh/calls.h"
 #include "mesh/judging.h"
 
+/* Takes in the block's next field, if it is a reference to one that is known. Returns whether it has. */
+static __noinline int take_reference(const struct hpack_table *table, struct scratch *scratch, struct client_texts *kept)
+{
+	struct hpack_block *block = &scratch->pass.block;
+	struct known_field *known = known_next(table, block, kept);
+	__u32 name, value, start = block->position;
+
+	if (!known || !hpack_next_short(table, block, &name, &value))
+		return 0;
+	hear(&scratch->heard, name, value);
+	take_known(&scratch->judging, known);
+	if (name == NAME_PATH) {
+		block->form = FORM_INDEXED;
+		hpack_note_path(block, start);
+	}
+	return 1;
+}
+
 /* Reads the block of the pass with all texts, and writes it anew where references need it. 0, or a negated reason. */
-static __noinline int decode_judged(struct reading *reading, struct scratch *scratch, const struct policy *policy)
+static __noinline int decode_judged(struct reading *reading, struct scratch *scratch, const struct policy *policy,
+				    struct client_texts *kept)
 {
 	struct hpack_table *table = &reading->halves[ROLE_CLIENT].direction.table;
 	struct hpack_block *block = &scratch->pass.block;
 	__u32 rewrites = reading->halves[ROLE_CLIENT].altered, start, i;
-	struct hpack_texts *kept;
-	__u64 id = reading->id;
 	int result;
 
-	kept = bpf_map_lookup_elem(&client_texts, &id);
-	if (!kept)
-		return -REASON_HELPER_FAILED;
 	block->fields = 0;
 	block->paths = 0;
 	block->path_length = 0;
@@ -26,14 +40,17 @@ static __noinline int decode_judged(struct reading *reading, struct scratch *scr
 	__builtin_memset(&scratch->judging, 0, sizeof(scratch->judging));
 	scratch->judging.generation = reading->policies;
 	rewrite_begin(&scratch->rewrite, 0, 0);
+	begin_known(kept, reading->policies);
 	loop_below (i, HEADER_BLOCK_SIZE + 1) {
+		if (policy && likely(!rewrites) && take_reference(table, scratch, kept))
+			continue;
 		start = block->position;
-		result = hpack_next(table, block, kept);
+		result = hpack_next(table, block, &kept->texts);
 		if (result <= 0)
 			return result;
 		hear(&scratch->heard, block->name, block->value);
 		if (policy && block->form != FORM_SIZE_UPDATE)
-			judge_field(&scratch->judging, policy, block);
+			judge_field(&scratch->judging, policy, block, kept);
 		if (unlikely(rewrites))
 			rewrite_field(table, &scratch->rewrite, block, start);
 	}
@@ -109,6 +126,30 @@ static __noinline int count_denied_call(void)
 	return 0;
 }
 
+/* Judges the call of the block, and takes down what is only reported. */
+static __noinline int judge_block(struct reading *reading, struct scratch *scratch, const struct policy *policy,
+				  struct client_texts *kept)
+{
+	struct judging *judging = &scratch->judging;
+	struct known_call *known = known_call(judging, kept);
+
+	if (likely(is_known_call(judging, known))) {
+		judging->decider = known->decider;
+		judging->reports = known->reports;
+		count_reports(&judging->reports);
+		return 0;
+	}
+	decide_call(reading, scratch);
+	report_call(reading, scratch, policy);
+	if (judging->denied || judging->doubts)
+		return 0;
+	known->policies = judging->generation;
+	known->decider = judging->decider;
+	known->reports = judging->reports;
+	known->classes = judging->classes;
+	return 0;
+}
+
 /* Changes the block so that its server refuses the call. EVENT_EDIT, or a negated reason: it costs the connection. */
 static __noinline int refuse_call(struct reading *reading, struct scratch *scratch, const struct policy *policy)
 {
@@ -146,9 +187,11 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 {
 	struct hpack_table *table;
 	struct hpack_block *block;
+	struct client_texts *kept;
 	struct repeated *last;
 	struct policy *policy;
 	__u32 position, inserted, mark;
+	__u64 id;
 	int result;
 
 	if (!reading || !scratch)
@@ -156,7 +199,6 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 	block = &scratch->pass.block;
 	table = &reading->halves[ROLE_CLIENT].direction.table;
 	last = &reading->halves[ROLE_CLIENT].repeated[scratch->pass.flags & FLAG_END_STREAM];
-	policy = reading->policies ? policy_of(reading->policies, reading->destination) : NULL;
 	if (likely(last->policies == reading->policies && repeats(last, block, table) &&
 		   is_new_stream(reading, scratch->pass.stream))) {
 		scratch->heard = last->heard;
@@ -167,10 +209,15 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 		on_headers(reading, scratch, ROLE_CLIENT);
 		return EVENT_NONE;
 	}
+	id = reading->id;
+	kept = bpf_map_lookup_elem(&client_texts, &id);
+	if (!kept)
+		return -REASON_HELPER_FAILED;
+	policy = reading->policies ? policy_of(reading->policies, reading->destination) : NULL;
 	position = block->position;
 	inserted = table->inserted;
 	mark = table_mark(table);
-	result = decode_judged(reading, scratch, policy);
+	result = decode_judged(reading, scratch, policy, kept);
 	if (result)
 		return result;
 	last->length = 0;
@@ -181,10 +228,8 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 		on_headers(reading, scratch, ROLE_CLIENT);
 		return scratch->rewrite.changed ? EVENT_REWRITE : EVENT_NONE;
 	}
-	if (policy) {
-		decide_call(reading, scratch);
-		report_call(reading, scratch, policy);
-	}
+	if (policy)
+		judge_block(reading, scratch, policy, kept);
 	resolve_method(reading, scratch);
 	if (unlikely(scratch->judging.denied)) {
 		result = refuse_call(reading, scratch, policy);

@@ -91,59 +91,167 @@ static __noinline int plain_path(const __u8 *text, __u32 length)
 	return dots ? -1 : (int)length;
 }
 
-static __noinline int judge_text(struct judging *judging, const struct policy *policy, __u8 *text, __u32 length,
-				 __u32 index)
+/* The class of a string, and whether it is in doubt. */
+static __always_inline int classify(const struct judging *judging, const struct policy *policy, struct hpack_block *block,
+				    struct known_field *known, __u32 index)
 {
 	const struct automaton *automaton;
+	__u32 length = block->value_length;
 	int plain;
 
 	index = at_most(index, POLICY_STRINGS - 1);
 	automaton = &policy->strings[index];
 	if (!automaton->words && !automaton->bytes && automaton->empty == automaton->other)
 		return 0; /* no policy asks for it */
-	if (judging->seen & 1U << index) {
-		doubt(judging, index, REASON_HEADER_REPEATED);
-		return 0;
-	}
-	judging->seen |= 1U << index;
+	known->attribute = index + 1;
 	if (length > TEXT_SIZE) {
-		doubt(judging, index, REASON_HEADER_TOO_LONG);
+		known->doubt = REASON_HEADER_TOO_LONG;
 		return 0;
 	}
 	if (index == STRING_HOST)
-		fold_case(text, length);
+		fold_case(block->text, length);
 	if (index == STRING_PATH) {
-		plain = plain_path(text, length);
+		plain = plain_path(block->text, length);
 		if (plain < 0)
-			doubt(judging, index, REASON_PATH_NOT_NORMAL);
+			known->doubt = REASON_PATH_NOT_NORMAL;
 		else
 			length = plain;
 	}
-	judging->classes[index] = string_class(judging->generation, automaton, text, length);
+	known->class = string_class(judging->generation, automaton, block->text, length);
 	return 0;
 }
 
-/* Takes in the field that was read last, with its texts. */
-__noinline int judge_field(struct judging *judging, const struct policy *policy, struct hpack_block *block)
+/* The number among the attributes of calls of a field that was read with its texts; -1: no policy asks for it. */
+static __noinline int field_attribute(const struct judging *judging, const struct policy *policy,
+				      const struct hpack_block *block)
 {
-	__u32 length, name, number;
+	__u32 length = block->name_length, number;
 
-	if (!judging || !policy || !block)
-		return 0;
-	length = block->name_length;
-	name = block->name;
-
-	if (name == NAME_METHOD)
-		return judge_text(judging, policy, block->text, block->value_length, STRING_METHOD);
-	if (name == NAME_PATH)
-		return judge_text(judging, policy, block->text, block->value_length, STRING_PATH);
-	if (name == NAME_AUTHORITY || (name == NAME_OTHER && is_text(block->name_text, length, "host")))
-		return judge_text(judging, policy, block->text, block->value_length, STRING_HOST);
-	if (name == NAME_SCHEME || name == NAME_STATUS || name == NAME_PSEUDO || length > TEXT_SIZE)
-		return 0;
+	switch (block->name) {
+	case NAME_METHOD:
+		return STRING_METHOD;
+	case NAME_PATH:
+		return STRING_PATH;
+	case NAME_AUTHORITY:
+		return STRING_HOST;
+	case NAME_SCHEME:
+	case NAME_STATUS:
+	case NAME_PSEUDO:
+		return -1;
+	case NAME_OTHER:
+		if (is_text(block->name_text, length, "host"))
+			return STRING_HOST;
+	}
+	if (length > TEXT_SIZE)
+		return -1;
 	number = string_class(judging->generation, &policy->names, block->name_text, length);
-	if (number)
-		return judge_text(judging, policy, block->text, block->value_length, STRING_HEADER + number - 1);
+	return number ? (int)(STRING_HEADER + number - 1) : -1;
+}
+
+/* Takes in a field. */
+static __always_inline void take_known(struct judging *judging, const struct known_field *known)
+{
+	__u32 index = known->attribute - 1;
+
+	if (!known->attribute)
+		return;
+	index = at_most(index, POLICY_STRINGS - 1);
+	if (judging->seen & 1U << index) {
+		doubt(judging, index, REASON_HEADER_REPEATED);
+		return;
+	}
+	judging->seen |= 1U << index;
+	if (unlikely(known->doubt))
+		doubt(judging, index, known->doubt);
+	judging->classes.of[index] = known->class;
+}
+
+/* What is known of the table's fields is of the generation by which the call is judged. */
+static __noinline int begin_known(struct client_texts *kept, __u32 generation)
+{
+	__u32 i;
+
+	if (likely(kept->generation == generation))
+		return 0;
+	kept->generation = generation;
+	loop_below (i, HPACK_ENTRIES + KNOWN_STATICS)
+		kept->fields[at_most(i, HPACK_ENTRIES + KNOWN_STATICS - 1)].number = 0;
+	return 0;
+}
+
+/* What is known of the field at the block's position, if that is an index of one byte. */
+static __always_inline struct known_field *known_next(const struct hpack_table *table, const struct hpack_block *block,
+						      struct client_texts *kept)
+{
+	__u32 index, age, number;
+	struct known_field *known;
+
+	if (block->position >= block->end)
+		return NULL;
+	index = block->bytes[masked(block->position, HPACK_BUFFER_SIZE)] - 0x80;
+	age = index - HPACK_STATICS - 1;
+	if (index <= 0x7e && age < table->count) {
+		number = table->inserted - age;
+		known = &kept->fields[masked(number - 1, HPACK_ENTRIES)];
+	} else if (IS_KNOWN_STATIC(index)) {
+		number = index;
+		known = &kept->fields[HPACK_ENTRIES + masked(index, KNOWN_STATICS)];
+	} else {
+		return NULL;
+	}
+	return known->number == (__u16)number ? known : NULL;
+}
+
+/* Where what is known of the field that was read is kept; else `spare`. */
+static __always_inline struct known_field *known_slot(const struct hpack_block *block, struct client_texts *kept,
+						      struct known_field *spare)
+{
+	struct known_field *known = spare;
+
+	if (block->entry) {
+		known = &kept->fields[masked(block->entry - 1, HPACK_ENTRIES)];
+		known->number = block->entry;
+	} else if (block->form == FORM_INDEXED && IS_KNOWN_STATIC(block->static_index)) {
+		known = &kept->fields[HPACK_ENTRIES + masked(block->static_index, KNOWN_STATICS)];
+		known->number = block->static_index;
+	}
+	known->class = 0;
+	known->attribute = 0;
+	known->doubt = 0;
+	return known;
+}
+
+/* The place of calls that are like this one in what policies take from them. */
+static __always_inline struct known_call *known_call(const struct judging *judging, struct client_texts *kept)
+{
+	return &kept->calls[masked(judging->classes.of[STRING_PATH], KNOWN_CALLS)];
+}
+
+/* Whether one like it was let through by the same policies. */
+static __always_inline int is_known_call(const struct judging *judging, const struct known_call *known)
+{
+	const __u64 *ours = (const __u64 *)judging->classes.of, *theirs = (const __u64 *)known->classes.of;
+	__u64 difference = 0;
+
+	for (__u32 i = 0; i < sizeof(struct classes) / 8; i++)
+		difference |= ours[i] ^ theirs[i];
+	return !difference && known->policies == judging->generation && !judging->doubts;
+}
+
+/* Takes in the field that was read last, with its texts. */
+__noinline int judge_field(struct judging *judging, const struct policy *policy, struct hpack_block *block,
+			   struct client_texts *kept)
+{
+	struct known_field *known;
+	int index;
+
+	if (!judging || !policy || !block || !kept)
+		return 0;
+	known = known_slot(block, kept, &judging->spare);
+	index = field_attribute(judging, policy, block);
+	if (index >= 0)
+		classify(judging, policy, block, known, index);
+	take_known(judging, known);
 	return 0;
 }
 
@@ -168,7 +276,7 @@ __noinline int judge_call(const struct judging *judging, __u32 next)
 			break;
 		if (judging->doubts & 1U << index)
 			return POLICY_END | POLICY_DENY | POLICY_DOUBT;
-		row = policy_row(judging->generation, node, POLICY_EDGE, judging->classes[at_most(index, POLICY_STRINGS - 1)]);
+		row = policy_row(judging->generation, node, POLICY_EDGE, judging->classes.of[at_most(index, POLICY_STRINGS - 1)]);
 		next = row ? row->next : fallback;
 	}
 	return next & POLICY_END ? next : POLICY_END | POLICY_DENY;

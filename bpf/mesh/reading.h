@@ -122,6 +122,44 @@ struct piece {
 	__u8 bytes[PIECE_SIZE];
 };
 
+/* What policies take from a field that is in a table, so that its string is looked at once. */
+struct known_field {
+	__u32 class;
+	__u16 number;	/* low half of the entry's; of a static one its index */
+	__u8 attribute; /* the string's, plus one; 0: no policy asks for it */
+	__u8 doubt;	/* enum reason: why nobody can tell; 0: one can */
+};
+
+/* Static fields that every call refers to, by the low bits of their indices: :method GET and POST, :scheme. */
+#define KNOWN_STATICS 8
+#define IS_KNOWN_STATIC(index) (((index) & ~5U) == 2)
+
+/* Of the strings of a call; compared by words. */
+struct classes {
+	__u32 of[(POLICY_STRINGS + 1) & ~1];
+} __attribute__((aligned(8)));
+
+/* A call that was let through, by what policies take from it. */
+struct known_call {
+	__u32 policies; /* by which generation; 0: none */
+	__u32 decider;
+	struct reports reports;
+	struct classes classes;
+};
+
+#define KNOWN_CALLS 4
+
+/* Of a connection whose calls are judged: the texts of the client's table, and what has come of them. */
+struct client_texts {
+	struct hpack_texts texts;
+	__u32 generation; /* by whose policies fields are known */
+	struct known_field fields[HPACK_ENTRIES + KNOWN_STATICS]; /* by the entry's number, from 1 on */
+	struct known_call calls[KNOWN_CALLS]; /* by the class of the path */
+};
+
+/* The kernel's allocator has sizes of powers of two from a page on. */
+_Static_assert(sizeof(struct client_texts) <= 8000, "what is kept for judging has to fit two pages");
+
 /* A call that is judged. */
 struct judging {
 	__u32 generation;
@@ -131,8 +169,8 @@ struct judging {
 	__u32 denied;
 	__u32 decider;
 	struct reports reports;
-	__u32 classes[POLICY_STRINGS];
-	__u32 reserved;
+	struct classes classes;
+	struct known_field spare; /* of one that is in no table */
 };
 
 /* What a pass needs beside the connection's own state. */
@@ -173,13 +211,13 @@ struct {
 	__type(value, struct reading);
 } blank_readings SEC(".maps");
 
-/* The texts of the client's table, where calls are judged by what it refers to. */
+/* Where calls are judged by what they refer to. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_CONNECTIONS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
-	__type(value, struct hpack_texts);
+	__type(value, struct client_texts);
 } client_texts SEC(".maps");
 
 /* Zeros, to be inserted. */
@@ -187,7 +225,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct hpack_texts);
+	__type(value, struct client_texts);
 } blank_texts SEC(".maps");
 
 /* Zeros, to be inserted. */
