@@ -45,15 +45,15 @@ struct hpack_rewrite {
 
 #define DENIAL_MESSAGE "RBAC: access denied"
 
-/* The second '/' of a string in Huffman code that begins with one, as a bit; 0: there is none. */
+/* The second '/' of a string in Huffman code that begins with one, as a bit; the first where there is no other; 0: none. */
 ENGINE_GLOBAL __u32 denial_find_slash(const struct hpack_block *block)
 {
-	__u32 bit, end, i, byte, width;
+	__u32 bit, end, i, byte, width, first;
 	__u64 window;
 
 	if (!block)
 		return 0;
-	bit = block->path_text_at * 8;
+	first = bit = block->path_text_at * 8;
 	end = bit + block->path_size * 8;
 	loop_below (i, HPACK_BUFFER_SIZE) {
 		window = load_be64(&block->bytes[masked(bit >> 3, HPACK_BUFFER_SIZE)]) << (bit & 7);
@@ -62,7 +62,7 @@ ENGINE_GLOBAL __u32 denial_find_slash(const struct hpack_block *block)
 		if (!width)
 			width = huffman_long_width(window >> 32);
 		if (bit + width > end)
-			return 0;
+			return i ? first : 0;
 		if (width == HUFFMAN_SLASH_WIDTH && byte >> 2 == HUFFMAN_SLASH) {
 			if (i)
 				return bit;
@@ -74,7 +74,7 @@ ENGINE_GLOBAL __u32 denial_find_slash(const struct hpack_block *block)
 	return 0;
 }
 
-/* The second '/' of a plain string that begins with one, as a position; 0: there is none. */
+/* The same of a plain string, as a position. */
 ENGINE_GLOBAL __u32 denial_find_plain_slash(const struct hpack_block *block)
 {
 	__u32 i, at;
@@ -84,7 +84,7 @@ ENGINE_GLOBAL __u32 denial_find_plain_slash(const struct hpack_block *block)
 	loop_below (i, TEXT_SIZE) {
 		at = block->path_text_at + 1 + i;
 		if (1 + i >= block->path_size)
-			return 0;
+			return block->path_text_at;
 		if (block->bytes[masked(at, HPACK_BUFFER_SIZE)] == '/')
 			return at;
 	}
@@ -100,7 +100,7 @@ ENGINE_INLINE void denial_edit(struct hpack_edits *edits, __u32 index, __u32 at,
 
 /*
  * The bytes of the block that was just read that make its server refuse the call. 0, or -1: there are none, as the :path
- * is not there once, is a longer reference, or has no second '/'. What the server's table keeps of it is marked.
+ * is not there once, is a longer reference, or does not begin with '/'. What the server's table keeps of it is marked.
  */
 ENGINE_GLOBAL int denial_neutralise(struct hpack_table *table, const struct hpack_block *block, struct hpack_edits *edits)
 {

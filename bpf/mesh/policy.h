@@ -88,7 +88,9 @@ static __always_inline __s64 dial_symbol(__u32 generation, __u32 attribute, cons
 		row = dial->client ? policy_row(generation, dial->client, POLICY_IDENTITY, 0) : NULL;
 		return row ? row->next : 0;
 	case ATTRIBUTE_SOURCE:
-		return dial->has_source ? address_class(generation, dial->source) : -1;
+		if (!dial->has_source)
+			return -1;
+		return address_class(generation, dial->source);
 	case ATTRIBUTE_DESTINATION:
 		return address_class(generation, dial->destination);
 	}

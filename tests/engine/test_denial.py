@@ -208,14 +208,25 @@ def test_every_place_of_the_slash(native: Native, huffman: bool) -> None:
     assert seen == ({1, 2} if huffman else {1})
 
 
-@pytest.mark.parametrize(
-    "path", [b"/", b"/one", b"", b"no/slash/first", b"*"], ids=["root", "one", "empty", "relative", "star"]
-)
-def test_what_no_grpc_server_would_know(native: Native, path: bytes) -> None:
-    """A path without two parts is no method's: the connection ends instead."""
-    for code in (path, HUFFMAN.encode(path)):
-        wire = b"\x83\x04" + integer(len(code), 7, 0 if code is path else 0x80) + code
-        assert Direction(native, client=True).denied(wire) is None
+def literal_path(path: bytes, *, huffman: bool) -> bytes:
+    code = HUFFMAN.encode(path) if huffman else path
+    return b"\x83\x04" + integer(len(code), 7, 0x80 if huffman else 0) + code
+
+
+@pytest.mark.parametrize("huffman", [False, True])
+@pytest.mark.parametrize("path", [b"/", b"/one", b"/shop.Cart"])
+def test_a_path_of_one_part(native: Native, path: bytes, huffman: bool) -> None:
+    """No method's, but its server should not be asked."""
+    found = Direction(native, client=True).denied(literal_path(path, huffman=huffman))
+    assert found is not None
+    assert dict(found)[b":path"] == b"-" + path[1:]
+
+
+@pytest.mark.parametrize("huffman", [False, True])
+@pytest.mark.parametrize("path", [b"", b"no/slash/first", b"*"], ids=["empty", "relative", "star"])
+def test_what_is_no_path(native: Native, path: bytes, huffman: bool) -> None:
+    """The connection ends instead."""
+    assert Direction(native, client=True).denied(literal_path(path, huffman=huffman)) is None
 
 
 def test_two_paths(native: Native) -> None:
