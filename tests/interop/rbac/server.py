@@ -1,4 +1,4 @@
-"""A gRPC server on many ports that knows some paths: `server.py PATHS PORT…`. At its end it prints how many it handled."""
+"""A gRPC server on many ports that knows some paths: `server.py PATHS PORT…`. Prints at its end how many it handled."""
 
 from __future__ import annotations
 
