@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zerohop.collection import collection_paused
 from zerohop.config import files
 from zerohop.config.documents import compose
 from zerohop.config.errors import ConfigError, ConfigurationError, Problems, Source
@@ -48,6 +49,11 @@ def load(path: Path, *, root_namespace: str = ROOT_NAMESPACE, trust_domain: str 
 
     Raises `ConfigurationError` with all errors of all files, ordered by place; a path that cannot be read is one.
     """
+    with collection_paused():
+        return _load(path, root_namespace, trust_domain)
+
+
+def _load(path: Path, root_namespace: str, trust_domain: str) -> Configuration:
     problems = Problems()
     objects = Objects()
     read = files.read_files(path, problems)

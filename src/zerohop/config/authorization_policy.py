@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from zerohop.config.errors import nearest, shown, suggest
-from zerohop.config.fields import Fields
+from zerohop.config.fields import Fields, Path
 from zerohop.config.metadata import Metadata, read_metadata
 from zerohop.config.names import Check, Fault, dns_label, dns_subdomain, label_key, label_value
 from zerohop.config.policies import (
@@ -42,6 +42,7 @@ _KEYS: Final = (
     "request.headers[NAME]", "source.ip", "remote.ip", "source.namespace", "source.principal", "destination.ip",
     "destination.port",
 )  # fmt: skip
+_NOTHING: Final = Values()
 _NO_TOKENS: Final = "zerohop authenticates workloads, not end users: no JSON web token is checked here"
 
 T = TypeVar("T")
@@ -63,10 +64,12 @@ def read_authorization_policy(fields: Fields) -> AuthorizationPolicy | None:
             spec.error(
                 "rules", f"{len(nodes)} rules; a policy has at most {MAX_RULES}", "split it into several policies"
             )
+        # Hundreds of thousands of fields may stand in rules, and objects refer to none of them.
+        unplaced = spec.without_places()
         rules = [
             rule
             for node, path in nodes
-            if (inner := spec.fields_of(node, path)) is not None and (rule := _rule(inner, metadata)) is not None
+            if (inner := unplaced.fields_of(node, path)) is not None and (rule := _rule(inner, metadata)) is not None
         ]
         spec.finish()
     fields.finish()
@@ -131,7 +134,7 @@ def _targets(spec: Fields) -> tuple[dict[str, str], tuple[str, ...]]:
     references = spec.items("targetRefs")
     node = spec.raw("targetRef")
     if node is not None:
-        references = [*references, (node, spec.name_of("targetRef"))]
+        references = [*references, (node, Path(spec.path, "targetRef"))]
     if len(references) > MAX_TARGETS:
         spec.error("targetRefs", f"{len(references)} targets; a policy has at most {MAX_TARGETS}", "split the policy")
     if references and selector is not None:
@@ -175,9 +178,11 @@ def _rule(fields: Fields, metadata: Metadata | None) -> Rule | None:
 
 def _each(fields: Fields, name: str, wrapped: str, read: Callable[[Fields], T]) -> list[T]:
     """The entries of `from` or `to`, each a mapping of one name."""
+    found: list[T] = []
+    if fields.absent(name):
+        return found
     if fields.has(name) and fields.is_empty(name):
         fields.error(name, "is empty", f"remove it: without '{name}' a rule matches all")
-    found: list[T] = []
     for node, path in fields.items(name):
         outer = fields.fields_of(node, path)
         if outer is None:
@@ -208,7 +213,9 @@ def _caller(fields: Fields, namespace: str) -> Caller:
         service_accounts=Values(
             tuple(_full_account(each, namespace) for each in accounts.any_of),
             tuple(_full_account(each, namespace) for each in accounts.none_of),
-        ),
+        )
+        if accounts
+        else accounts,
         trust_domains=_values(fields, "trustDomains", "notTrustDomains", _pattern),
         ip_blocks=_values(fields, "ipBlocks", "notIpBlocks", _block, _canonical_block),
         remote_ip_blocks=_values(fields, "remoteIpBlocks", "notRemoteIpBlocks", _block, _canonical_block),
@@ -266,16 +273,18 @@ def _condition(fields: Fields) -> Condition | None:
 
 def _values(fields: Fields, name: str, negated: str, check: Check, normal: Callable[[str], str] = str) -> Values:
     """A list and its negation."""
+    if fields.absent(name, negated):
+        return _NOTHING
     for each in (name, negated):
         if fields.has(each) and fields.is_empty(each):
             fields.error(each, "is empty", "remove it, or say what it matches")
-    return Values(*(tuple(normal(text.value) for text in fields.texts(each, check)) for each in (name, negated)))
+    return Values(*(tuple(map(normal, fields.strings(each, check))) for each in (name, negated)))
 
 
 def _length(value: str) -> Fault | None:
     if not value:
         return Fault("an empty value matches nothing", "write a value, or '*' for any that is not empty")
-    if len(value.encode()) > MAX_VALUE:
+    if len(value) > MAX_VALUE or (not value.isascii() and len(value.encode()) > MAX_VALUE):
         return Fault(f"{shown(value)} is longer than {MAX_VALUE} bytes", "match its beginning: 'abc*'")
     return None
 
@@ -292,9 +301,9 @@ def _pattern(value: str) -> Fault | None:
 
 def _path(value: str) -> Fault | None:
     """A pattern, or a template: `{*}` is one segment, `{**}` the rest."""
-    operators = _TEMPLATE.findall(value)
-    if not operators:
+    if "{" not in value and "}" not in value:
         return _pattern(value)
+    operators = _TEMPLATE.findall(value)
     if _length(value):
         return _length(value)
     hint = "as in /shop/{*}/items or /shop/{**}"

@@ -6,9 +6,10 @@ process, and keeps the last of two equal keys.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
@@ -28,6 +29,11 @@ _SCALAR_TAGS: Final = frozenset({"str", "int", "float", "bool", "null"})
 _UNPRINTABLE: Final = re.compile(
     "\r(?!\n)|[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 )
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_RESOLVER: Final[Any] = Resolver()
+# First letters of what may be another type without quotes.
+_NOT_ALWAYS_STRINGS: Final = frozenset(_RESOLVER.yaml_implicit_resolvers)
+_OTHER_EVENTS: Final = frozenset({yaml.StreamStartEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent})
 _TYPES: Final = {
     "str": "the string",
     "int": "the number",
@@ -49,7 +55,7 @@ class Scalar:
 @dataclass(slots=True)
 class Sequence:
     source: Source
-    items: list[Node] = field(default_factory=list)
+    items: list[Node]
 
 
 @dataclass(slots=True)
@@ -57,7 +63,7 @@ class Mapping:
     """Keys are strings and unique."""
 
     source: Source
-    entries: dict[str, tuple[Source, Node]] = field(default_factory=dict)
+    entries: dict[str, tuple[Source, Node]]
 
 
 @dataclass(slots=True)
@@ -89,9 +95,9 @@ class _Open:
 
     __slots__ = ("key", "node", "takes_key")
 
-    def __init__(self, node: Sequence | Mapping) -> None:
+    def __init__(self, node: Sequence | Mapping, takes_key: bool) -> None:
         self.node = node
-        self.takes_key = isinstance(node, Mapping)
+        self.takes_key = takes_key
         self.key: tuple[str, Source] | None = None
 
 
@@ -133,35 +139,49 @@ def _place(text: str, file: str, line: int, column: int) -> Source:
 
 
 def _compose(text: str, file: str, problems: Problems) -> Iterator[Node]:
-    resolver: Any = Resolver()
     stack: list[_Open] = []
-    for event in yaml.parse(text, Loader=LOADER):
-        if not isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
-            continue
+    # Big files have millions of events: their classes are compared, nothing is made that is not needed.
+    for event in _events(text):
+        kind = type(event)
         node: Node
-        mark = event.start_mark
-        assert mark is not None  # the parsers give every event one
-        source = Source(file, mark.line + 1, mark.column + 1)
-        if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
-            if len(stack) == MAX_DEPTH:
-                problems.add(source, f"nested deeper than {MAX_DEPTH} levels", "no kind needs that: check the brackets")
-                problems.lose_all()
-                return
-            is_mapping = isinstance(event, yaml.MappingStartEvent)
-            _check_tag(event.tag, {"map"} if is_mapping else {"seq"}, source, problems)
-            stack.append(_Open(Mapping(source) if is_mapping else Sequence(source)))
-            continue
-        if isinstance(event, yaml.CollectionEndEvent):
+        if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
             node = stack.pop().node
-        elif isinstance(event, yaml.AliasEvent):
-            problems.add(source, f"alias *{event.anchor} is not supported", "write the value out")
-            node = Unusable(source)
+        elif kind in _OTHER_EVENTS:
+            continue
         else:
-            node = _scalar(event, source, resolver, problems)
+            mark = event.start_mark  # the parsers give every event one
+            source = Source(file, mark.line + 1, mark.column + 1)
+            if kind is yaml.ScalarEvent:
+                node = _scalar(event, source, problems)
+            elif kind is yaml.AliasEvent:
+                problems.add(source, f"alias *{event.anchor} is not supported", "write the value out")
+                node = Unusable(source)
+            else:
+                if len(stack) == MAX_DEPTH:
+                    message = f"nested deeper than {MAX_DEPTH} levels"
+                    problems.add(source, message, "no kind needs that: check the brackets")
+                    problems.lose_all()
+                    return
+                is_mapping = kind is yaml.MappingStartEvent
+                if event.tag is not None:
+                    _check_tag(event.tag, {"map"} if is_mapping else {"seq"}, source, problems)
+                stack.append(_Open(Mapping(source, {}) if is_mapping else Sequence(source, []), is_mapping))
+                continue
         if stack:
             _attach(stack[-1], node, problems)
         elif not (isinstance(node, Scalar) and node.type == "null"):
             yield node
+
+
+def _events(text: str) -> Iterator[Any]:
+    loader = LOADER(text)
+    try:
+        event = loader.get_event()
+        while event is not None and type(event) is not yaml.StreamEndEvent:
+            yield event
+            event = loader.get_event()
+    finally:
+        loader.dispose()
 
 
 def _check_tag(tag: str | None, known: set[str] | frozenset[str], source: Source, problems: Problems) -> bool:
@@ -171,26 +191,36 @@ def _check_tag(tag: str | None, known: set[str] | frozenset[str], source: Source
     return False
 
 
-def _scalar(event: Any, source: Source, resolver: Any, problems: Problems) -> Node:
-    if not _check_tag(event.tag, _SCALAR_TAGS, source, problems):
+def _scalar(event: Any, source: Source, problems: Problems) -> Node:
+    given: str | None = event.tag
+    if given is not None and not _check_tag(given, _SCALAR_TAGS, source, problems):
         return Unusable(source)
     text: str = event.value
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and _SURROGATE.search(text):
         problems.add(source, f"{shown(text)} has half of a character", "write it as one \\U escape")
         return Unusable(source)
-    if event.tag == "!":
-        return Scalar(source, text, "str")
-    tag: str = event.tag or resolver.resolve(yaml.ScalarNode, text, event.implicit)
-    return Scalar(source, text, tag.removeprefix(_PREFIX))
+    if given is None:
+        plain, _ = event.implicit
+        return Scalar(source, text, _plain_type(text) if plain and text[:1] in _NOT_ALWAYS_STRINGS else "str")
+    return Scalar(source, text, "str" if given == "!" else given.removeprefix(_PREFIX))
+
+
+@functools.lru_cache(4096)
+def _plain_type(text: str) -> str:
+    """The type of a scalar without quotes."""
+    tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))
+    return tag.removeprefix(_PREFIX)
 
 
 def _attach(parent: _Open, node: Node, problems: Problems) -> None:
-    if isinstance(parent.node, Sequence):
-        parent.node.items.append(node)
+    collection = parent.node
+    if type(collection) is Sequence:
+        collection.items.append(node)
         return
+    assert type(collection) is Mapping
     if not parent.takes_key:
         if parent.key is not None:
-            parent.node.entries[parent.key[0]] = (parent.key[1], node)
+            collection.entries[parent.key[0]] = (parent.key[1], node)
         parent.takes_key = True
         return
     parent.takes_key = False
@@ -203,8 +233,8 @@ def _attach(parent: _Open, node: Node, problems: Problems) -> None:
         problems.add(node.source, "the merge key '<<' is not supported", "write the fields out")
     elif node.type != "str":
         problems.add(node.source, f"a key must be a string, not {kind_of(node)}", f'quote it: "{node.text}"')
-    elif node.text in parent.node.entries:
-        first = parent.node.entries[node.text][0]
+    elif node.text in collection.entries:
+        first = collection.entries[node.text][0]
         problems.add(node.source, f"duplicate key {shown(node.text)}", f"it is in line {first.line} already; keep one")
     else:
         parent.key = (node.text, node.source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from zerohop.config.documents import Mapping, Node, Scalar, Sequence, Unusable, kind_of
 from zerohop.config.errors import Problems, Source, shown, suggest
@@ -23,14 +23,28 @@ class Text:
 
 @dataclass(slots=True)
 class Places:
-    """Where the fields of one object stand: `spec.ports[0].port` to its place."""
+    """Where the fields of one object stand: `spec.ports[0].port` to its place, unless nobody will ask (`kept`)."""
 
     start: Source
     fields: dict[str, Source] = field(default_factory=dict)
+    kept: bool = True
 
     def of(self, path: str) -> Source:
         """The field's place, or the object's where the field is not written."""
         return self.fields.get(path, self.start)
+
+
+class Path(NamedTuple):
+    """Names a field in messages, as in `spec.rules[3]`: written out when there is one."""
+
+    parent: Path | str
+    name: str
+    place: int | None = None  # in a list
+
+    def __str__(self) -> str:
+        before = str(self.parent)
+        whole = f"{before}.{self.name}" if before else self.name
+        return whole if self.place is None else f"{whole}[{self.place}]"
 
 
 class Fields:
@@ -39,7 +53,9 @@ class Fields:
     A field that is absent or null reads as None (or as nothing). `path` names the mapping in messages.
     """
 
-    def __init__(self, node: Mapping, path: str, problems: Problems, places: Places) -> None:
+    __slots__ = ("_known", "_unsaid", "node", "path", "places", "problems")
+
+    def __init__(self, node: Mapping, path: Path | str, problems: Problems, places: Places) -> None:
         self.node = node
         self.path = path
         self.problems = problems
@@ -48,7 +64,8 @@ class Fields:
         self._unsaid: set[str] = set()  # known, but nothing to suggest
 
     def name_of(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
+        path = str(self.path)
+        return f"{path}.{name}" if path else name
 
     def has(self, name: str) -> bool:
         """Whether the field is there and not null."""
@@ -59,8 +76,14 @@ class Fields:
         node = self._take(name)
         return node is None or (isinstance(node, Sequence) and not node.items)
 
+    def absent(self, *names: str) -> bool:
+        """Whether none of the fields is there."""
+        self._known.update(names)
+        return self.node.entries.keys().isdisjoint(names)
+
     def place(self, name: str) -> Source:
-        return self.places.fields.get(self.name_of(name), self.node.source)
+        entry = self.node.entries.get(name)
+        return self.node.source if entry is None else entry[1].source
 
     def error(self, name: str, message: str, hint: str | None = None) -> None:
         """Reports something about a field, at its value."""
@@ -69,7 +92,7 @@ class Fields:
     def text(self, name: str, check: Check | None = None, *, required: bool = False) -> str | None:
         """A string that passes `check`; None otherwise."""
         node = self._take(name, required=required)
-        return self._string(node, self.name_of(name), check) if node is not None else None
+        return self._string(node, Path(self.path, name), check) if node is not None else None
 
     def raw(self, name: str) -> Node | None:
         """Whatever the field holds."""
@@ -102,27 +125,34 @@ class Fields:
     def mapping(self, name: str, *, required: bool = False) -> Fields | None:
         """The readers of a mapping in this one."""
         node = self._take(name, required=required)
-        return self.fields_of(node, self.name_of(name)) if node is not None else None
+        return self.fields_of(node, Path(self.path, name)) if node is not None else None
 
-    def items(self, name: str) -> list[tuple[Node, str]]:
+    def items(self, name: str) -> list[tuple[Node, Path]]:
         """A list's elements, each with its path."""
         node = self._take(name)
         if node is None or isinstance(node, Unusable):
             return []
-        path = self.name_of(name)
         if not isinstance(node, Sequence):
-            self.problems.add(
-                node.source, f"{path}: must be a list, not {kind_of(node)}", "write [a, b], or lines with '- '"
-            )
+            message = f"{self.name_of(name)}: must be a list, not {kind_of(node)}"
+            self.problems.add(node.source, message, "write [a, b], or lines with '- '")
             return []
-        elements = [(element, f"{path}[{index}]") for index, element in enumerate(node.items)]
-        self.places.fields.update({where: element.source for element, where in elements})
+        elements = [(element, Path(self.path, name, index)) for index, element in enumerate(node.items)]
+        if self.places.kept:
+            self.places.fields.update({str(where): element.source for element, where in elements})
         return elements
 
     def texts(self, name: str, check: Check | None = None) -> list[Text]:
         """A list of strings that pass `check`."""
         values = ((self._string(node, path, check), node.source) for node, path in self.items(name))
         return [Text(value, source) for value, source in values if value is not None]
+
+    def strings(self, name: str, check: Check | None = None) -> tuple[str, ...]:
+        """A list of strings that pass `check`, without their places."""
+        node = self._take(name)
+        if type(node) is not Sequence or self.places.kept:
+            return tuple(each.value for each in self.texts(name, check))
+        read = (self._string(each, Path(self.path, name, index), check) for index, each in enumerate(node.items))
+        return tuple(each for each in read if each is not None)
 
     def pairs(self, name: str, key: Check, value: Check | None = None) -> dict[str, str]:
         """A mapping of names to strings, such as labels."""
@@ -153,13 +183,19 @@ class Fields:
 
     def finish(self) -> None:
         """Reports every field that no reader asked for."""
+        if self.node.entries.keys() <= self._known:
+            return
         for name, (source, _) in self.node.entries.items():
             if name not in self._known:
                 hint = suggest(name, self._known - self._unsaid, "field here")
                 where = f"{self.path}: " if self.path else ""
                 self.problems.add(source, f"{where}unknown field {shown(name)}", hint)
 
-    def fields_of(self, node: Node, path: str) -> Fields | None:
+    def without_places(self) -> Fields:
+        """The same readers, of whose fields nobody will ask where they stand once they are read."""
+        return Fields(self.node, self.path, self.problems, Places(self.places.start, kept=False))
+
+    def fields_of(self, node: Node, path: Path) -> Fields | None:
         """The readers of a mapping; None, with an error, where the node is something else."""
         if isinstance(node, Mapping):
             return Fields(node, path, self.problems, self.places)
@@ -168,7 +204,7 @@ class Fields:
             self.problems.add(node.source, message, "write 'name: value' in lines below it")
         return None
 
-    def number(self, node: Node, path: str, low: int, high: int) -> int | None:
+    def number(self, node: Node, path: Path | str, low: int, high: int) -> int | None:
         """The number that a node holds; None, with an error, where it holds none between the two."""
         if isinstance(node, Unusable):
             return None
@@ -189,7 +225,7 @@ class Fields:
             return None
         return value
 
-    def _string(self, node: Node, path: str, check: Check | None) -> str | None:
+    def _string(self, node: Node, path: Path | str, check: Check | None) -> str | None:
         if isinstance(node, Unusable):
             return None
         if not isinstance(node, Scalar) or node.type != "str":
@@ -205,9 +241,11 @@ class Fields:
 
     def _take(self, name: str, *, required: bool = False) -> Node | None:
         self._known.add(name)
-        if name in self.node.entries:
-            _, node = self.node.entries[name]
-            self.places.fields[self.name_of(name)] = node.source
+        entry = self.node.entries.get(name)
+        if entry is not None:
+            node = entry[1]
+            if self.places.kept:
+                self.places.fields[self.name_of(name)] = node.source
             if not (isinstance(node, Scalar) and node.type == "null"):
                 return node
         if required:

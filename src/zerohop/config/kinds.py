@@ -9,7 +9,7 @@ from zerohop.config.authorization_policy import read_authorization_policy
 from zerohop.config.documents import Mapping, Node, Unusable, kind_of
 from zerohop.config.endpoint_slice import read_endpoint_slice
 from zerohop.config.errors import Problems, shown, suggest
-from zerohop.config.fields import Fields, Places
+from zerohop.config.fields import Fields, Path, Places
 from zerohop.config.model import EndpointSlice, Service, Workload
 from zerohop.config.policies import AuthorizationPolicy
 from zerohop.config.service import read_service
@@ -55,7 +55,7 @@ class Objects:
         """Reads one document."""
         self._read(root, "the document", problems, nested=False)
 
-    def _read(self, node: Node, what: str, problems: Problems, *, nested: bool) -> None:
+    def _read(self, node: Node, what: Path | str, problems: Problems, *, nested: bool) -> None:
         if not isinstance(node, Mapping):
             if not isinstance(node, Unusable):
                 message = f"{what} must be an object, not {kind_of(node)}"
