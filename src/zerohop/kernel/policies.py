@@ -77,14 +77,20 @@ class Generations:
 
     def _write(self, path: DataPath, slot: int, tables: PolicyTables, workloads: dict[str, int]) -> None:
         numbers = _name(path, tables)
-        rows = list(_rows(tables, workloads, numbers))
-        fd = libbpf.hash_map("policy_rows", _KEY.size, _VALUE.size, max(1, len(rows)))
+        rows = _rows(tables, workloads, numbers)
+        keys, values = bytearray(), bytearray()
+        for key, value in rows:
+            keys += _KEY.pack(*key)
+            values += _VALUE.pack(*value)
+        count = len(keys) // _KEY.size
+        fd = libbpf.hash_map("policy_rows", _KEY.size, _VALUE.size, max(1, count))
         try:
-            for start in range(0, len(rows), _BATCH):
-                part = rows[start : start + _BATCH]
+            for start in range(0, count, _BATCH):
+                end = min(start + _BATCH, count)
                 libbpf.call(
-                    "writing policies", "bpf_map_update_batch", fd, b"".join(_KEY.pack(*key) for key, _ in part),
-                    b"".join(_VALUE.pack(*value) for _, value in part), ctypes.byref(ctypes.c_uint32(len(part))), None,
+                    "writing policies", "bpf_map_update_batch", fd, bytes(keys[start * _KEY.size : end * _KEY.size]),
+                    bytes(values[start * _VALUE.size : end * _VALUE.size]), ctypes.byref(ctypes.c_uint32(end - start)),
+                    None,
                 )  # fmt: skip
             path.maps["policy_rows"].put(ctypes.c_uint32(slot), ctypes.c_uint32(fd))
         finally:
