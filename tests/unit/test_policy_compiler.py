@@ -290,6 +290,27 @@ def by_both(count: int) -> list[Rule]:
     ]
 
 
+def by_prefix(count: int) -> list[Rule]:
+    """Many rules that ask for the same of a path, and for different headers."""
+    return [
+        rule(
+            to=[Operation(paths=Values(("/pkg.*",)))],
+            when=[Condition("request.headers[x-user]", Values((f"user-{number}",)))],
+        )
+        for number in range(count)
+    ]
+
+
+def by_absence(count: int) -> list[Rule]:
+    return [
+        rule(
+            to=[Operation(paths=Values((f"/pkg.Service{number}/M",)))],
+            when=[Condition("request.headers[x-user]", Values((), ("mallory",)))],
+        )
+        for number in range(count)
+    ]
+
+
 def split(rules: list[Rule], action: Action = Action.ALLOW) -> list[AuthorizationPolicy]:
     """No policy has more than 512 rules."""
     return [
@@ -304,6 +325,8 @@ SHAPES = {
     "both": lambda count: split(by_both(count)),
     "mixed": lambda count: split(by_path(count // 2)) + split(by_both(count // 2), Action.DENY),
     "overlapping": lambda count: split(by_path(count // 2) + by_both(count // 2)),
+    "prefixes": lambda count: split(by_both(count // 2) + by_prefix(count // 2)),
+    "absence": lambda count: split(by_absence(count)),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from zerohop.collection import collection_paused
 from zerohop.compiler import Tables
 from zerohop.compiler.policies import clauses as reading
 from zerohop.compiler.policies.addresses import Blocks
@@ -112,7 +113,8 @@ def compile_policies(configuration: Configuration, tables: Tables) -> PolicyTabl
     """The tables for a configuration's policies; `tables` are its own, for its ports. Raises `TooComplexError`."""
     if not configuration.policies:
         return PolicyTables()
-    return _Compiler(configuration, tables).tables()
+    with collection_paused():
+        return _Compiler(configuration, tables).tables()
 
 
 class _Compiler:

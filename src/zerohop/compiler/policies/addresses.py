@@ -27,7 +27,7 @@ class Blocks:
             own.setdefault(_MAPPED, [])
         lengths = sorted({network.prefixlen for network in own})
         self.prefixes: dict[tuple[int, bytes], int] = {}
-        self.by_block: dict[str, list[int]] = {block: [] for block in networks}
+        holders: dict[str, list[int]] = {block: [] for block in networks}
         for network in sorted(own, key=lambda each: each.prefixlen):
             inherited: frozenset[str] = frozenset()
             if network != _MAPPED:
@@ -42,7 +42,8 @@ class Blocks:
             self.prefixes[network.prefixlen, network.network_address.packed] = number
             if not known:
                 for block in blocks_here:
-                    self.by_block[block].append(number)
+                    holders[block].append(number)
+        self.by_block = {block: frozenset(found) for block, found in holders.items()}
 
 
 def _network(block: str) -> ipaddress.IPv6Network:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 from zerohop.compiler.policies.addresses import Blocks
 from zerohop.compiler.policies.rows import Attribute
@@ -16,8 +17,7 @@ from zerohop.config.policies import Caller, Condition, Operation, Rule, Values
 _HEADER: Final = re.compile(r"request\.headers\[(.+)\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Test:
+class Test(NamedTuple):
     """Whether a number is one of `values`, or, not `positive`, none of them."""
 
     positive: bool
@@ -35,21 +35,15 @@ class Test:
     def holds(self, value: int) -> bool:
         return (value in self.values) == self.positive
 
-    @property
-    def always(self) -> bool:
-        return not self.positive and not self.values
 
-    @property
-    def never(self) -> bool:
-        return self.positive and not self.values
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
+class Clause(NamedTuple):
     """`tests`: by attribute, ascending. `decision`: the number of the rule that it is a part of."""
 
     tests: tuple[tuple[int, Test], ...]
     decision: int
+
+
+ALWAYS: Final = Test(False, frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +54,10 @@ class Identity:
     namespace: str
     service_account: str
     trust_domain: str
+
+    @property
+    def account(self) -> str:
+        return f"{self.namespace}/{self.service_account}"
 
     @property
     def principal(self) -> str:
@@ -74,34 +72,35 @@ class Vocabulary:
     blocks: Blocks
     strings: Mapping[int, Strings]
     headers: Mapping[str, int]
+    _identified: dict[tuple[str, str], frozenset[int]] = field(default_factory=dict)
 
     def of_strings(self, attribute: int, values: Values) -> Test:
-        classes = self.strings[attribute].by_pattern
-        return _test(values, lambda pattern: classes[pattern])
+        return _test(values, self.strings[attribute].by_pattern.__getitem__)
 
     def of_blocks(self, values: Values) -> Test:
-        return _test(values, lambda block: self.blocks.by_block[block])
+        return _test(values, self.blocks.by_block.__getitem__)
 
     def of_identities(self, values: Values, attribute: str) -> Test:
-        return _test(
-            values,
-            lambda pattern: [each.number for each in self.identities if _matches(pattern, getattr(each, attribute))],
-        )
+        """`attribute`: one of `Identity`; `account` is compared as it is, without patterns."""
+        return _test(values, lambda pattern: self._identities_of(attribute, pattern))
 
-    def of_accounts(self, values: Values) -> Test:
-        return _test(
-            values,
-            lambda account: [
-                each.number for each in self.identities if f"{each.namespace}/{each.service_account}" == account
-            ],
-        )
+    def _identities_of(self, attribute: str, pattern: str) -> frozenset[int]:
+        """Looked up once: many rules name the same."""
+        found = self._identified.get((attribute, pattern))
+        if found is None:
+            found = self._identified[attribute, pattern] = frozenset(
+                each.number for each in self.identities if _matches(pattern, getattr(each, attribute))
+            )
+        return found
 
 
-def _test(values: Values, numbers_of: Callable[[str], Iterable[int]]) -> Test:
-    refused = frozenset(number for pattern in values.none_of for number in numbers_of(pattern))
+def _test(values: Values, numbers_of: Callable[[str], frozenset[int]]) -> Test:
+    if not values.none_of and len(values.any_of) == 1:
+        return Test(True, numbers_of(values.any_of[0]))
+    refused = frozenset[int]().union(*map(numbers_of, values.none_of))
     if not values.any_of:
         return Test(False, refused)
-    return Test(True, frozenset(number for pattern in values.any_of for number in numbers_of(pattern)) - refused)
+    return Test(True, frozenset[int]().union(*map(numbers_of, values.any_of)) - refused)
 
 
 def _matches(pattern: str, value: str) -> bool:
@@ -114,19 +113,27 @@ def _matches(pattern: str, value: str) -> bool:
     return pattern == value
 
 
+@lru_cache(1024)
+def _header_in(key: str) -> str | None:
+    found = _HEADER.fullmatch(key)
+    return found[1] if found else None
+
+
 def header_of(condition: Condition) -> str | None:
     """The header that a condition asks for."""
-    found = _HEADER.fullmatch(condition.key)
-    return found[1] if found else None
+    return _header_in(condition.key)
 
 
 def patterns(rules: Iterable[Rule]) -> Iterator[tuple[str, Values]]:
     """The string values of calls in rules: `method`, `path`, `host`, or a header's name in brackets."""
     for rule in rules:
         for operation in rule.operations:
-            yield "method", operation.methods
-            yield "path", operation.paths
-            yield "host", _folded(operation.hosts)
+            if operation.methods:
+                yield "method", operation.methods
+            if operation.paths:
+                yield "path", operation.paths
+            if operation.hosts:
+                yield "host", _folded(operation.hosts)
         for condition in rule.conditions:
             name = header_of(condition)
             if name is not None:
@@ -143,7 +150,8 @@ def blocks(rules: Iterable[Rule]) -> Iterator[str]:
     for rule in rules:
         for caller in rule.callers:
             for values in (caller.ip_blocks, caller.remote_ip_blocks):
-                yield from (*values.any_of, *values.none_of)
+                if values:
+                    yield from (*values.any_of, *values.none_of)
         for condition in rule.conditions:
             if condition.key in ("source.ip", "remote.ip", "destination.ip"):
                 yield from (*condition.values.any_of, *condition.values.none_of)
@@ -153,7 +161,8 @@ def ports(rules: Iterable[Rule]) -> Iterator[int]:
     """Every port in rules."""
     for rule in rules:
         for operation in rule.operations:
-            yield from map(int, (*operation.ports.any_of, *operation.ports.none_of))
+            if operation.ports:
+                yield from map(int, (*operation.ports.any_of, *operation.ports.none_of))
         for condition in rule.conditions:
             if condition.key == "destination.port":
                 yield from map(int, (*condition.values.any_of, *condition.values.none_of))
@@ -164,6 +173,7 @@ def _folded(values: Values) -> Values:
 
 
 Part = tuple[dict[int, Test], bool]
+_NOTHING_ASKED: Final[Part] = ({}, True)
 
 
 def clauses_of(
@@ -174,49 +184,58 @@ def clauses_of(
     Elsewhere what a denying rule asks of calls is left out, so that it matches on the rest, and what another rule asks
     of them never holds.
     """
-    callers = [_of_caller(each, words) for each in rule.callers] or [({}, True)]
-    operations = [_of_operation(each, port, http, denies, words) for each in rule.operations] or [({}, True)]
+    operations = [_of_operation(each, port, http, denies, words) for each in rule.operations] or [_NOTHING_ASKED]
     conditions = [_of_condition(each, port, http, denies, words) for each in rule.conditions]
-    for caller, operation in product(callers, operations):
-        merged = _merge([caller, operation, *conditions])
+    possible = [tests for tests, possible in operations if possible]
+    if not possible or not all(possible for _, possible in conditions):
+        return
+    asked = [tests for tests, _ in conditions]
+    callers = [_of_caller(each, words) for each in rule.callers] or [{}]
+    for caller, operation in product(callers, possible):
+        merged = _merge((caller, operation, *asked))
         if merged is not None:
-            yield Clause(tuple(sorted((key, test) for key, test in merged.items() if not test.always)), decision)
+            yield Clause(tuple(sorted((key, test) for key, test in merged.items() if test != ALWAYS)), decision)
 
 
-def _merge(parts: Iterable[Part]) -> dict[int, Test] | None:
+def _merge(parts: Iterable[dict[int, Test]]) -> dict[int, Test] | None:
     """All of them; None where they never hold together."""
     merged: dict[int, Test] = {}
-    for tests, possible in parts:
-        if not possible:
-            return None
+    for tests in parts:
         for attribute, test in tests.items():
             merged[attribute] = merged[attribute] & test if attribute in merged else test
-    return None if any(test.never for test in merged.values()) else merged
+    return None if any(test.positive and not test.values for test in merged.values()) else merged
 
 
-def _of_caller(caller: Caller, words: Vocabulary) -> Part:
-    identity = (
-        words.of_identities(caller.principals, "principal")
-        & words.of_identities(caller.namespaces, "namespace")
-        & words.of_identities(caller.trust_domains, "trust_domain")
-        & words.of_accounts(caller.service_accounts)
-    )
+def _of_caller(caller: Caller, words: Vocabulary) -> dict[int, Test]:
+    tests: dict[int, Test] = {}
+    for values, what in (
+        (caller.principals, "principal"),
+        (caller.namespaces, "namespace"),
+        (caller.trust_domains, "trust_domain"),
+        (caller.service_accounts, "account"),
+    ):
+        if values:
+            tests[Attribute.IDENTITY] = tests.get(Attribute.IDENTITY, ALWAYS) & words.of_identities(values, what)
     # Nothing forwards here: who is connected is who calls.
-    source = words.of_blocks(caller.ip_blocks) & words.of_blocks(caller.remote_ip_blocks)
-    return {Attribute.IDENTITY: identity, Attribute.SOURCE: source}, True
+    for values in (caller.ip_blocks, caller.remote_ip_blocks):
+        if values:
+            tests[Attribute.SOURCE] = tests.get(Attribute.SOURCE, ALWAYS) & words.of_blocks(values)
+    return tests
 
 
 def _of_operation(operation: Operation, port: int | None, http: bool, denies: bool, words: Vocabulary) -> Part:
     if not _port_holds(operation.ports, port):
         return {}, False
-    asked = {
-        Attribute.METHOD: operation.methods,
-        Attribute.PATH: operation.paths,
-        Attribute.HOST: _folded(operation.hosts),
-    }
     if not http:
-        return {}, denies or not any(asked.values())
-    return {attribute: words.of_strings(attribute, values) for attribute, values in asked.items() if values}, True
+        return {}, denies or not (operation.methods or operation.paths or operation.hosts)
+    tests: dict[int, Test] = {}
+    if operation.methods:
+        tests[Attribute.METHOD] = words.of_strings(Attribute.METHOD, operation.methods)
+    if operation.paths:
+        tests[Attribute.PATH] = words.of_strings(Attribute.PATH, operation.paths)
+    if operation.hosts:
+        tests[Attribute.HOST] = words.of_strings(Attribute.HOST, _folded(operation.hosts))
+    return tests, True
 
 
 def _of_condition(condition: Condition, port: int | None, http: bool, denies: bool, words: Vocabulary) -> Part:

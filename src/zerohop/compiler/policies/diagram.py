@@ -7,11 +7,15 @@ with those that do not ask, so that the diagram grows with the number of clauses
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from zerohop.compiler.policies.clauses import Clause
+from zerohop.compiler.policies.clauses import Clause, Test
 from zerohop.compiler.policies.rows import TERMINAL, Attribute, Rows
+
+# Of a test, clauses that have it and values that it holds for: beyond, they are a group of their own.
+WIDE: Final = 16
 
 # Tests of calls on one way through a diagram, as bpf/shared/bounds.h has it.
 MAX_STEPS: Final = 64
@@ -22,21 +26,28 @@ class TooDeepError(Exception):
 
 
 class _Group:
-    """Clauses that go the same way. `attributes`: those that they test."""
+    """Clauses that go the same way."""
 
-    __slots__ = ("_splits", "attributes", "clauses", "held_from")
+    __slots__ = ("_attributes", "_splits", "clauses", "held_from", "limit")
 
-    def __init__(self, clauses: Iterable[Clause]) -> None:
-        self.clauses = tuple(clauses)
-        self.attributes = frozenset(key for each in self.clauses for key, _ in each.tests)
+    def __init__(self, clauses: Sequence[Clause], limit: int) -> None:
+        self.clauses = clauses
+        self.limit = limit
         # From this attribute on at least one of them has nothing left to test.
-        self.held_from = min(_held_from(each) for each in self.clauses)
+        self.held_from = min(map(_held_from, clauses)) if len(clauses) > 1 else _held_from(clauses[0])
+        self._attributes: list[int] | None = None
         self._splits: dict[int, _Split] = {}
+
+    def attribute(self, first: int) -> int:
+        """The first that they test, from `first` on."""
+        if self._attributes is None:
+            self._attributes = sorted({key for each in self.clauses for key, _ in each.tests})
+        return next(each for each in self._attributes if each >= first)
 
     def split(self, attribute: int) -> _Split:
         found = self._splits.get(attribute)
         if found is None:
-            found = self._splits[attribute] = _Split(self.clauses, attribute)
+            found = self._splits[attribute] = _Split(self.clauses, attribute, self.limit)
         return found
 
     def decision(self, attribute: int) -> int:
@@ -49,47 +60,73 @@ def _held_from(clause: Clause) -> int:
 
 
 class _Split:
-    """Clauses by what they say of one attribute: nothing (`free`), one of some values, or none of some (`refusing`)."""
+    """Clauses by what they say of one attribute: nothing (`free`), one of some values, or none of some (`refusing`).
 
-    __slots__ = ("_left", "asking", "attribute", "free", "refused", "refusing")
+    Clauses with one and the same test stay together, and values for which the same tests hold have the same groups:
+    where many clauses ask for many values, as by `*`, there are not as many groups as there are pairs of them. A test
+    is wide when more than `limit` clauses have it, and it holds for more than `limit` values.
+    """
 
-    def __init__(self, clauses: Iterable[Clause], attribute: int) -> None:
-        free, refusing = [], []
-        asking: dict[int, list[Clause]] = {}
-        self.attribute = attribute
-        self.refused: set[int] = set()
+    __slots__ = ("_groups", "_left", "_limit", "_refusing", "_tests", "_wide", "free", "refused", "refusing", "values")
+
+    def __init__(self, clauses: Iterable[Clause], attribute: int, limit: int) -> None:
+        self._limit = limit
+        free: list[Clause] = []
+        asking: dict[Test, list[Clause]] = {}
+        self._refusing: dict[Test, list[Clause]] = {}
         for each in clauses:
-            test = next((test for key, test in each.tests if key == attribute), None)
-            if test is None:
-                free.append(each)
-            elif test.positive:
-                for value in test.values:
-                    asking.setdefault(value, []).append(each)
+            for key, test in each.tests:
+                if key == attribute:
+                    (asking if test.positive else self._refusing).setdefault(test, []).append(each)
+                    break
             else:
-                refusing.append(each)
-                self.refused |= test.values
-        self.free = _group(free)
-        self.refusing = _group(refusing)
-        self.asking = {value: _Group(those) for value, those in asking.items()}
+                free.append(each)
+        self.free = _group(free, limit)
+        self.refusing = _group([each for those in self._refusing.values() for each in those], limit)
+        self.refused = frozenset[int]().union(*(test.values for test in self._refusing))
+        # By number: the clauses of a test.
+        self._tests = list(asking.values())
+        self._wide = {
+            number for number, (test, those) in enumerate(asking.items())
+            if len(test.values) > limit and len(those) > limit
+        }  # fmt: skip
+        self.values: dict[int, list[int]] = {}
+        for number, test in enumerate(asking):
+            for value in test.values:
+                self.values.setdefault(value, []).append(number)
+        self._groups: dict[tuple[int, ...], _Group] = {}
         self._left: dict[int, _Group | None] = {}
+
+    def asking(self, value: int) -> list[_Group]:
+        """Those that ask for a value: what few ask for first, each wide test by itself."""
+        tests = self.values.get(value)
+        if tests is None:
+            return []
+        if not self._wide:
+            return [self._group_of(tuple(tests))]
+        narrow = tuple(each for each in tests if each not in self._wide)
+        wide = [self._group_of((each,)) for each in tests if each in self._wide]
+        return [self._group_of(narrow), *wide] if narrow else wide
+
+    def _group_of(self, tests: tuple[int, ...]) -> _Group:
+        found = self._groups.get(tests)
+        if found is None:
+            those = self._tests[tests[0]] if len(tests) == 1 else [each for test in tests for each in self._tests[test]]
+            found = self._groups[tests] = _Group(those, self._limit)
+        return found
 
     def left(self, value: int) -> _Group | None:
         """Those that refuse some values, but not this one."""
         if value not in self.refused:
             return self.refusing
         if value not in self._left:
-            assert self.refusing is not None
-            kept = [
-                each
-                for each in self.refusing.clauses
-                if any(key == self.attribute and test.holds(value) for key, test in each.tests)
-            ]
-            self._left[value] = _group(kept)
+            kept = [each for test, those in self._refusing.items() if test.holds(value) for each in those]
+            self._left[value] = _group(kept, self._limit)
         return self._left[value]
 
 
-def _group(clauses: list[Clause]) -> _Group | None:
-    return _Group(clauses) if clauses else None
+def _group(clauses: list[Clause], limit: int) -> _Group | None:
+    return _Group(clauses, limit) if clauses else None
 
 
 class Diagrams:
@@ -107,7 +144,14 @@ class Diagrams:
 
         Raises `TooDeepError`.
         """
-        group = _group(list(clauses))
+        given = list(clauses)
+        try:
+            return self._make(_group(given, WIDE), otherwise)
+        except TooDeepError:
+            # Each wide test by itself takes more steps, and fewer nodes.
+            return self._make(_group(given, sys.maxsize), otherwise)
+
+    def _make(self, group: _Group | None, otherwise: int) -> int:
         self._connections.clear()
         self._calls.clear()
         return self._connection((group,) if group else (), Attribute.IDENTITY, TERMINAL | otherwise)
@@ -134,8 +178,8 @@ class Diagrams:
         refusing = [each.refusing for each in splits if each.refusing]
         fallback = self._connection((*refusing, *free), attribute + 1, otherwise)
         edges = {}
-        for value in {value for each in splits for value in (*each.asking, *each.refused)}:
-            asking = [each.asking[value] for each in splits if value in each.asking]
+        for value in {value for each in splits for value in (*each.values, *each.refused)}:
+            asking = [group for each in splits for group in each.asking(value)]
             left = [kept for each in splits if (kept := each.left(value)) is not None]
             edges[value] = self._connection((*asking, *left, *free), attribute + 1, otherwise)
         node = self._connections[key] = self._node(attribute, fallback, edges)
@@ -145,7 +189,7 @@ class Diagrams:
         """Of what a call has: `otherwise` is where the walk goes on when no clause of the group holds."""
         if group.held_from <= attribute:
             return TERMINAL | group.decision(attribute)
-        attribute = min(each for each in group.attributes if each >= attribute)
+        attribute = group.attribute(attribute)
         key = (group, attribute, otherwise)
         known = self._calls.get(key)
         if known is not None:
@@ -158,9 +202,16 @@ class Diagrams:
         free = then(split.free, otherwise)
         fallback = then(split.refusing, free)
         edges = {}
-        for value in {*split.asking, *split.refused}:
+        for value in split.values.keys() | split.refused:
             target = then(split.left(value), free) if value in split.refused else fallback
-            edges[value] = then(split.asking.get(value), target)
+            asking = split.asking(value)
+            held = [each.decision(attribute + 1) for each in asking if each.held_from <= attribute + 1]
+            if held:
+                target = TERMINAL | min(held)
+            else:
+                for each in reversed(asking):
+                    target = self._call(each, attribute + 1, target)
+            edges[value] = target
         node = self._calls[key] = self._node(attribute, fallback, edges)
         return node
 

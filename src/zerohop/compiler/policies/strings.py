@@ -57,15 +57,16 @@ def _steps(pattern: str) -> tuple[int, ...]:
 
 
 class Strings:
-    """The patterns of one attribute. `classes`: class to the patterns that its strings match.
+    """The patterns of one attribute. `by_pattern`: the classes whose strings match.
 
     Raises `TooManyStatesError`.
     """
 
     def __init__(self, patterns: Iterable[str], rows: Rows, *, templates: bool) -> None:
         wanted = sorted(set(patterns))
-        self.classes: dict[int, frozenset[str]] = {}
+        self._matching: dict[str, list[int]] = {each: [] for each in wanted}
         self._numbers: dict[frozenset[str], int] = {}
+        self._count = 0
         self._present = frozenset({PRESENT} & set(wanted))
         self._others = [each for each in wanted if each != PRESENT and not is_exact(each, templates=templates)]
         self._programs = [_steps(each) for each in self._others]
@@ -74,20 +75,26 @@ class Strings:
         exact = [each for each in wanted if is_exact(each, templates=templates)]
         words = rows.new() if exact else 0
         for text in exact:
-            matched = {self._others[index] for index in states.accepted(text.encode())}
-            number = self._class(self._present | matched | {text})
-            _insert(rows, words, text.encode(), number)
+            encoded = text.encode()
+            matched = [self._others[index] for index in states.accepted(encoded)]
+            # No other string is of its class.
+            number = self._new_class((*self._present, *matched, text))
+            _insert(rows, words, encoded, number)
         root = self._write(rows, states) if self._others else 0
         self.automaton = Automaton(words, root, empty, other)
-        self.by_pattern: dict[str, list[int]] = {}
-        for number, matching in self.classes.items():
-            for pattern in matching:
-                self.by_pattern.setdefault(pattern, []).append(number)
+        self.by_pattern = {each: frozenset(numbers) for each, numbers in self._matching.items()}
 
     def _class(self, matching: frozenset[str]) -> int:
-        number = self._numbers.setdefault(matching, len(self._numbers) + 1)
-        self.classes[number] = matching
+        number = self._numbers.get(matching)
+        if number is None:
+            number = self._numbers[matching] = self._new_class(matching)
         return number
+
+    def _new_class(self, matching: Iterable[str]) -> int:
+        self._count += 1
+        for pattern in matching:
+            self._matching[pattern].append(self._count)
+        return self._count
 
     def _write(self, rows: Rows, states: _Machine) -> int:
         """Every state of the machine becomes a node; returns the first."""
