@@ -311,6 +311,10 @@ def by_absence(count: int) -> list[Rule]:
     ]
 
 
+def by_suffix(count: int) -> list[Rule]:
+    return [rule(to=[Operation(hosts=Values((f"*.tenant{number}.shop",)))]) for number in range(count)]
+
+
 def split(rules: list[Rule], action: Action = Action.ALLOW) -> list[AuthorizationPolicy]:
     """No policy has more than 512 rules."""
     return [
@@ -326,6 +330,7 @@ SHAPES = {
     "mixed": lambda count: split(by_path(count // 2)) + split(by_both(count // 2), Action.DENY),
     "overlapping": lambda count: split(by_path(count // 2) + by_both(count // 2)),
     "prefixes": lambda count: split(by_both(count // 2) + by_prefix(count // 2)),
+    "suffixes": lambda count: split(by_suffix(count)),
     "absence": lambda count: split(by_absence(count)),
 }
 

@@ -150,31 +150,46 @@ def _insert(rows: Rows, node: int, text: bytes, number: int) -> None:
 
 
 class _Machine:
-    """Positions in all patterns at once: a position is a number, `ends` says whose end it is."""
+    """Positions in all patterns at once. Positions are the nodes of a trie of steps, so that patterns that begin alike
+    share them; `ends` says whose ends they are."""
 
     def __init__(self, programs: list[tuple[int, ...]]) -> None:
-        self._steps: list[int | None] = []
-        self._ends: dict[int, int] = {}
+        self._steps: list[dict[int, int]] = [{}]
+        self._ends: dict[int, list[int]] = {}
+        # Positions that a byte does not leave.
+        self._staying: dict[int, int] = {}
         self._known: dict[frozenset[int], tuple[frozenset[int], dict[int, frozenset[int]]]] = {}
-        starts = []
         for index, program in enumerate(programs):
-            starts.append(len(self._steps))
-            self._steps += program
-            self._ends[len(self._steps)] = index
-            self._steps.append(None)
-        self.start = self._closed(starts)
+            position = 0
+            for step in program:
+                following = self._steps[position].get(step)
+                if following is None:
+                    following = self._steps[position][step] = len(self._steps)
+                    self._steps.append({})
+                    if step in (_ANY, _MORE):
+                        self._staying[following] = step
+                position = following
+            self._ends.setdefault(position, []).append(index)
+        # Positions that lead on without a byte and do nothing else: states are alike with and without them.
+        self._passing = {
+            position
+            for position, steps in enumerate(self._steps)
+            if steps.keys() <= {_ANY, _MORE} and position not in self._ends and position not in self._staying
+        }
+        self.start = self._closed([0]) if programs else frozenset[int]()
 
     def _closed(self, positions: Iterable[int]) -> frozenset[int]:
         """With what is reached without a byte."""
-        found: set[int] = set()
-        for position in positions:
-            each = position
-            while each not in found:
-                found.add(each)
-                if self._steps[each] not in (_ANY, _MORE):
-                    break
-                each += 1
-        return frozenset(found)
+        found = set(positions)
+        pending = list(found)
+        while pending:
+            steps = self._steps[pending.pop()]
+            for step in (_ANY, _MORE):
+                following = steps.get(step)
+                if following is not None and following not in found:
+                    found.add(following)
+                    pending.append(following)
+        return frozenset(found - self._passing)
 
     def moves(self, state: frozenset[int]) -> tuple[frozenset[int], dict[int, frozenset[int]]]:
         """What any byte leads to that has no move of its own, and the moves."""
@@ -188,17 +203,14 @@ class _Machine:
         unless_slash: list[int] = []
         by_byte: dict[int, list[int]] = {}
         for position in state:
-            step = self._steps[position]
-            if step is None:
-                continue
-            if step == _ANY:
-                always.append(position)
-            elif step == _SOME:
-                unless_slash.append(position + 1)
-            elif step == _MORE:
-                unless_slash.append(position)
-            else:
-                by_byte.setdefault(step, []).append(position + 1)
+            staying = self._staying.get(position)
+            if staying is not None:
+                (always if staying == _ANY else unless_slash).append(position)
+            for step, following in self._steps[position].items():
+                if step == _SOME:
+                    unless_slash.append(following)
+                elif step >= 0:
+                    by_byte.setdefault(step, []).append(following)
         fallback = self._closed([*always, *unless_slash])
         if unless_slash:
             by_byte.setdefault(_SLASH, [])
@@ -210,12 +222,10 @@ class _Machine:
 
     def accepts(self, state: frozenset[int]) -> list[int]:
         """The patterns that end here."""
-        return [self._ends[position] for position in state if position in self._ends]
+        return [index for position in state for index in self._ends.get(position, ())]
 
     def accepted(self, text: bytes) -> list[int]:
         """The patterns that match."""
-        if len(self._steps) == 0:
-            return []
         state = self.start
         for byte in text:
             if not state:
