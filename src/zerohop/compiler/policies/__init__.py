@@ -34,6 +34,10 @@ __all__ = [
 # Names of headers that one destination's policies may ask for (bpf/shared/bounds.h).
 MAX_HEADERS: Final = 16
 
+# Policies, and address blocks in all of them, of which two generations are in one table (bpf/shared/bounds.h).
+MAX_POLICIES: Final = 65536
+MAX_BLOCKS: Final = 262144 // 2
+
 # Decisions that no rule makes.
 ALLOWED, NOT_ALLOWED = range(2)
 
@@ -134,6 +138,7 @@ class _Compiler:
                 for number, rule in enumerate(each.rules)
             ]
         self._blocks = Blocks(block for each in self._policies for block in reading.blocks(each.rules))
+        self._check_bounds()
         accounts = {(each.namespace, each.service_account) for each in configuration.workloads}
         self._identities = [
             Identity(number, namespace, account, configuration.trust_domain)
@@ -144,6 +149,16 @@ class _Compiler:
             if protocol in _HTTP and (workload, port) not in tables.excluded:
                 self._http.setdefault(workload, set()).add(port)
         self._made: dict[tuple[object, ...], Destination] = {}
+
+    def _check_bounds(self) -> None:
+        """Of tables that all policies share. Refused here, before anything in the kernel has changed."""
+        if len(self._policies) > MAX_POLICIES:
+            beyond = self._policies[MAX_POLICIES].source
+            raise TooComplexError(beyond, f"more than {MAX_POLICIES} policies", "put more rules into each of them")
+        count = len(self._blocks.prefixes)
+        if count > MAX_BLOCKS:
+            why = f"the policies name {count} different address blocks, {MAX_BLOCKS} at most"
+            raise TooComplexError(self._policies[0].source, why, "name larger blocks, or workloads by their accounts")
 
     def tables(self) -> PolicyTables:
         applied = self._applied()
