@@ -25,7 +25,7 @@ from zerohop.bench.plan import Cell, make_plan
 from zerohop.bench.programs import Program
 from zerohop.bench.runner import CellResult, run_plan
 from zerohop.bench.workloads import WORKLOADS, grpc
-from zerohop.bench.workloads.base import workload_documents
+from zerohop.bench.workloads.base import policy_document, workload_documents
 from zerohop.bench.workloads.grpc import Nghttp2Peers
 from zerohop.errors import EXIT_UNSUPPORTED, UnsupportedError, ZerohopError
 
@@ -36,11 +36,15 @@ FIGURES = {
     "pingecho": ECHO_FIGURES,
     "http2": ECHO_FIGURES,
     "grpc": ECHO_FIGURES,
+    "policy": ECHO_FIGURES,
     "bulk": {"per_second", "cpu_us_per_op"},
 }
-ALL_MODES = dict.fromkeys(FIGURES, ("direct", "zerohop")) | {"grpc": ("direct", "shortcut", "engine")}
+ALL_MODES = dict.fromkeys(FIGURES, ("direct", "zerohop")) | {
+    "grpc": ("direct", "shortcut", "engine"),
+    "policy": ("direct", "policy"),
+}
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
-CASES = {"pingecho": "24B", "http2": "8x10", "grpc": "8x32", "bulk": "128K"}
+CASES = {"pingecho": "24B", "http2": "8x10", "grpc": "8x32", "policy": "100", "bulk": "128K"}
 
 
 @dataclass
@@ -132,6 +136,8 @@ def test_the_json_contract(bench: Bench, workload: str, modes: tuple[str, ...]) 
     ]
     for case in shape["cases"]:
         assert set(case["modes"]) == set(modes)
+        assert case.get("load_seconds", {}).keys() == ({"policy"} & set(modes))
+        assert all(seconds > 0 for seconds in case.get("load_seconds", {}).values())
         for mode, measured in case["modes"].items():
             assert FIGURES[workload] <= measured.keys()
             assert not (ECHO_FIGURES - FIGURES[workload]) & measured.keys()
@@ -220,6 +226,19 @@ def test_an_engine_that_sees_nothing_is_no_result(monkeypatch: pytest.MonkeyPatc
     plan = make_plan(workloads=["grpc"], cases=["1"], topologies=["loopback"], placements=["same"], modes=["engine"])
     try:
         with pytest.raises(ZerohopError, match=r"mode engine: the client made \d+ calls \(grpc 0\).*counted none"):
+            run_plan(plan, Quiet())
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+    assert leftovers() <= before
+
+
+def test_calls_that_another_rule_allows_are_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be judged, but not by the rules that the case is about."""
+    before = leftovers()
+    monkeypatch.setattr(WORKLOADS["policy"], "policies", lambda case: policy_document())
+    plan = make_plan(workloads=["policy"], cases=["1"], topologies=["loopback"], placements=["same"], modes=["policy"])
+    try:
+        with pytest.raises(ZerohopError, match=r"rule 0 of bench/rules-00000.*'ALLOW bench/callers 0'"):
             run_plan(plan, Quiet())
     except UnsupportedError as error:
         pytest.skip(str(error))

@@ -30,7 +30,7 @@ def test_the_message_is_a_string_in_protobuf_with_a_prefix() -> None:
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_workloads_of_calls_are_known_as_such(name: str) -> None:
-    assert isinstance(WORKLOADS[name], CallingWorkload) == (name in {"http2", "grpc"})
+    assert isinstance(WORKLOADS[name], CallingWorkload) == (name in {"http2", "grpc", "policy"})
 
 
 def report(*calls: tuple[str, int], **statuses: int) -> dict[str, Any]:

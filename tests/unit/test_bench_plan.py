@@ -30,6 +30,7 @@ def test_a_default_run_covers_everything() -> None:
         "pingecho": ("direct", "zerohop"),
         "http2": ("direct", "zerohop"),
         "grpc": ("direct", "shortcut", "engine"),
+        "policy": ("direct", "policy"),
         "bulk": ("direct", "zerohop"),
     }
     assert not plan.bpf_stats
@@ -143,8 +144,9 @@ def test_split_needs_two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_the_configuration_makes_the_workload_eligible(name: str) -> None:
     text = WORKLOADS[name].configuration(12345)
-    declared = name in {"http2", "grpc"}
-    assert (f"appProtocol: {name}" in text) == declared
+    protocol = {"http2": "http2", "grpc": "grpc", "policy": "grpc"}.get(name)
+    declared = protocol is not None
+    assert (f"appProtocol: {protocol}" in text) == declared
     assert text.count("shortcut: Always") == (0 if declared else 2)
     if declared:
         assert "targetPort: 12345" in text

@@ -22,7 +22,7 @@ ECHO = {"p50_us": 10.0, "p99_us": 20.0, "per_second": 90000.0, "cpu_us_per_op": 
 
 def result(figures: dict[str, float], *workloads: str, modes: tuple[str, ...] = ("direct", "zerohop")) -> Result:
     plan = make_plan(workloads=workloads, topologies=["veth"], placements=["same"], modes=modes, rounds=3)
-    factors = {"direct": 1.0, "zerohop": 0.8, "shortcut": 0.7, "engine": 0.75}
+    factors = {"direct": 1.0, "zerohop": 0.8, "shortcut": 0.7, "engine": 0.75, "policy": 0.75}
     cells = []
     for cell in plan.cells:
         runs = {
@@ -101,6 +101,28 @@ def test_the_engines_share_is_stated_over_the_shortcut() -> None:
     assert "…" not in output.getvalue()
     assert [line.split() for line in lines if "added" in line] == [["added", "+780", "+156"]] * 3
     assert "zerohop 1" in lines
+
+
+def test_load_seconds_are_stated_once_for_each_case() -> None:
+    measured = result(ECHO, "policy", modes=("direct", "policy"))
+    seconds = {"1": 0.0123, "100": 0.5, "10000": 1.25, "100000": 12345.6}
+    cells = [replace(cell, load_seconds={"policy": seconds[cell.cell.case]}) for cell in measured.cells]
+    measured = replace(measured, cells=tuple(cells))
+    assert [case["load_seconds"] for case in to_json(measured)["cases"]] == [
+        {"policy": each} for each in seconds.values()
+    ]
+    assert "load_seconds" not in to_json(result(ECHO, "grpc"))["cases"][0]
+    output = io.StringIO()
+    print_tables(replace(measured, cells=(*measured.cells, *measured.cells)), Console(file=output, width=80))
+    lines = output.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert "…" not in output.getvalue()
+    assert [line.split() for line in lines if len(line.split()) == 3 and line.split()[1] == "policy"] == [
+        ["1", "policy", "0.0123"],
+        ["100", "policy", "0.5"],
+        ["10000", "policy", "1.25"],
+        ["100000", "policy", "12,346"],
+    ]
 
 
 def test_without_direct_there_is_no_ratio() -> None:

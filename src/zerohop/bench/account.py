@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from zerohop.bench.signals import ending_signals_held
 from zerohop.errors import ZerohopError
@@ -83,6 +83,29 @@ def require_none(counted: Counts) -> None:
         raise ZerohopError(f"the engine is off here, and counted calls all the same: {dict(counted.calls)}")
 
 
+def require_decided(flows: Iterable[Mapping[str, Any]], policy: str, rule: int) -> None:
+    """Raises `ZerohopError` unless this rule allowed all calls of these flow records, of which there are some."""
+    deciders = Counter((flow["verdict"], flow["policy"], flow["rule"]) for flow in flows)
+    if deciders.keys() != {("ALLOW", policy, rule)}:
+        found = {f"{verdict} {name} {number}": count for (verdict, name, number), count in deciders.items()}
+        raise ZerohopError(
+            f"the calls should have been allowed by rule {rule} of {policy}, but were judged otherwise: "
+            f"{found or 'no flow record'}",
+            hint="run zerohop doctor",
+        )
+
+
+def require_refused(flows: Iterable[Mapping[str, Any]]) -> None:
+    """Raises `ZerohopError` unless no rule allowed any of the calls of these flow records, of which there are some."""
+    verdicts = Counter((flow["method"], flow["verdict"], flow["policy"]) for flow in flows)
+    if {(verdict, policy) for _, verdict, policy in verdicts} != {("DENY", None)}:
+        found = {f"{method} {verdict}": count for (method, verdict, _), count in verdicts.items()}
+        raise ZerohopError(
+            f"calls that no rule allows should have been refused, but were judged otherwise: {found or 'no record'}",
+            hint="run zerohop doctor",
+        )
+
+
 def _miscounted(counted: Counts, made: str, wanted: str) -> ZerohopError:
     return ZerohopError(
         f"the client made {made} ({wanted}), but the engine counted {dict(counted.calls) or 'none'}, so the figures "
@@ -108,6 +131,10 @@ class Account:
                 status = row.http_status if row.grpc_status is None else row.grpc_status
                 calls[f"{row.protocol} {status}"] += row.calls
         return Counts(calls, read_reading(self._path).unread)
+
+    def policies(self) -> int:
+        """The generation of policies that the kernel judges by."""
+        return int(self._path.settings().policies)
 
     def hook_times(self) -> dict[str, HookTime]:
         """Only grows while `hook_times_measured`."""

@@ -77,13 +77,13 @@ class Ghz:
             "cpu_us_per_op": cpu_us_per_operation(before, after, len(latencies)),
         }
 
-    def call(self, stage: Stage, count: int) -> None:
-        """Makes exactly `count` calls; raises `ZerohopError` unless each succeeds."""
+    def call(self, stage: Stage, count: int, status: str = "OK") -> None:
+        """Makes exactly `count` calls; raises `ZerohopError` unless each ends with `status`."""
         report = stage.scratch / "calls.json"
         try:
             with stage.start("client", self._command(stage, report, f"--total={count}"), _ENVIRONMENT) as client:
                 client.finish(stage.deadline())
-            made = parse_statuses(json.loads(report.read_text(encoding="utf-8")))
+            made = parse_statuses(json.loads(report.read_text(encoding="utf-8")), status)
         finally:
             report.unlink(missing_ok=True)
         if made != count:
@@ -97,12 +97,13 @@ def version() -> str:
     return (result.stdout + result.stderr).strip() or "unknown"
 
 
-def parse_statuses(report: Mapping[str, Any]) -> int:
-    """How many calls succeeded, from ghz's JSON report; `ZerohopError` if any did not."""
+def parse_statuses(report: Mapping[str, Any], wanted: str = "OK") -> int:
+    """How many calls ended as wanted, from ghz's JSON report; `ZerohopError` if any did not."""
     statuses = report.get("statusCodeDistribution") or {}
-    if set(statuses) != {"OK"}:
-        raise ZerohopError(f"ghz: calls failed: {statuses or 'none was made'} {report.get('errorDistribution') or ''}")
-    return int(statuses["OK"])
+    if set(statuses) != {wanted}:
+        how = "failed" if wanted == "OK" else f"did not end with {wanted}"
+        raise ZerohopError(f"ghz: calls {how}: {statuses or 'none was made'} {report.get('errorDistribution') or ''}")
+    return int(statuses[wanted])
 
 
 def parse_calls(report: Mapping[str, Any]) -> list[tuple[float, float]]:

@@ -63,6 +63,11 @@ class H2Load:
         if made != count:
             raise ZerohopError(f"h2load made {made} of {count} requests")
 
+    def attempt(self, stage: Stage, count: int) -> None:
+        """Asks `count` times; it does not matter what for an answer there is."""
+        with stage.start("client", [*self._command, "-n", str(count), self.url]) as client:
+            client.finish(stage.deadline())
+
 
 def version(program: str) -> str:
     """The version of one of nghttp2's programs; `UnsupportedError` where it is missing."""

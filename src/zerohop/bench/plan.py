@@ -18,7 +18,7 @@ from zerohop.errors import EXIT_USAGE, ZerohopError
 DEFAULT_TOPOLOGIES: Final = ("loopback", "veth")
 DEFAULT_MODES: Final = ("direct", "zerohop")
 # Of workloads that tell zerohop's layers apart.
-LAYERED: Final = {"grpc": ("direct", "shortcut", "engine")}
+LAYERED: Final = {"grpc": ("direct", "shortcut", "engine"), "policy": ("direct", "policy")}
 DEFAULT_ROUNDS: Final = 5
 DEFAULT_SECONDS: Final = 1.0
 WARMUP_SHARE: Final = 0.25

@@ -52,6 +52,8 @@ def _case_to_json(result: CellResult) -> dict[str, Any]:
     }
     if result.hook_costs:
         shape["hooks"] = {mode: _cost_to_json(cost) for mode, cost in result.hook_costs.items()}
+    if result.load_seconds:
+        shape["load_seconds"] = dict(result.load_seconds)
     return shape
 
 
@@ -123,6 +125,9 @@ def print_tables(result: Result, console: Console) -> None:
         if any(cell.hook_costs for cell in cells):
             console.print(hook_table(name, cells))
             console.print()
+        if any(cell.load_seconds for cell in cells):
+            console.print(load_table(name, cells))
+            console.print()
     environment = result.environment
     console.print(
         f"figures: median of {result.plan.rounds} rounds of {result.plan.timing.measured:g} s\n"
@@ -189,6 +194,23 @@ def hook_table(name: str, cells: Sequence[CellResult]) -> Table:
                 more = cost.ns_per_call - without.ns_per_call
                 added = (Text(f"{value:+,.0f}", style="bold") for value in (more, more / cost.frames))
                 table.add_row(*place, "added", *[""] * len(row), *added)
+    return table
+
+
+def load_table(name: str, cells: Sequence[CellResult]) -> Table:
+    """How long the policies of a case took to be in force; they stay loaded from one place to the next."""
+    table = Table(
+        title=f"{name}: loading rules",
+        box=None,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
+    for title in ("case", "mode"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("seconds until the kernel judges by them", justify="right", no_wrap=True)
+    rows = {(cell.cell.case, mode): seconds for cell in cells for mode, seconds in cell.load_seconds.items()}
+    for (case, mode), seconds in rows.items():
+        table.add_row(case, mode, _number(seconds))
     return table
 
 

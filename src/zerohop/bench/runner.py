@@ -19,13 +19,13 @@ from zerohop.bench.account import HookCost
 from zerohop.bench.counters import TcpCounters
 from zerohop.bench.figures import Figures
 from zerohop.bench.modes import ALL_MODES
-from zerohop.bench.modes.base import Carried, Mode, Setting
+from zerohop.bench.modes.base import Carried, Judged, Mode, Setting
 from zerohop.bench.placement import Placement, choose_placement
 from zerohop.bench.plan import Cell, Plan
 from zerohop.bench.stage import Stage
 from zerohop.bench.topology import TOPOLOGIES, Topology
 from zerohop.bench.workloads import WORKLOADS
-from zerohop.bench.workloads.base import CallingWorkload, Workload
+from zerohop.bench.workloads.base import CallingWorkload, JudgedWorkload, Workload
 from zerohop.errors import ZerohopError
 
 # Below the usual ephemeral ports, so that no connection of someone else's can be in the way between two runs.
@@ -48,6 +48,7 @@ class CellResult:
     cell: Cell
     runs: dict[str, list[Run]] = field(default_factory=dict)
     hook_costs: dict[str, HookCost] = field(default_factory=dict)
+    load_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ class _Runner:
         # Before the rounds: a mode that is not what it says should not take minutes to find out.
         for name, mode in modes.items():
             with _blame(cell, name):
+                self.progress.preparing(f"{cell} {name}: configuration")
+                seconds = mode.load(cell.case)
+                if seconds is not None:
+                    result.load_seconds[name] = seconds
                 self._verify(cell, setting, mode, name)
         for number in range(self.plan.rounds):
             for name in self.plan.order(cell.workload, number):
@@ -140,7 +145,11 @@ class _Runner:
         workload = setting.workload
         if isinstance(workload, CallingWorkload):
             self.progress.preparing(f"{cell} {name}: comparing counts")
-            mode.verify(partial(workload.make_calls, cell.case, self._stage(cell, setting, mode)))
+            stage = self._stage(cell, setting, mode)
+            judged = None
+            if isinstance(workload, JudgedWorkload):
+                judged = Judged(*workload.decider(cell.case), partial(workload.make_forbidden_calls, stage))
+            mode.verify(partial(workload.make_calls, cell.case, stage), judged)
 
     def _hook_cost(self, cell: Cell, setting: Setting, mode: Mode, name: str) -> HookCost | None:
         workload = setting.workload

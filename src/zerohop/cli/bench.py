@@ -58,21 +58,23 @@ def command(
     """Measures what zerohop gains or costs on this machine.
 
     Runs the same programs with and without zerohop, one after the other in each round, and compares within
-    the round. Without WORKLOAD, all of them: about twenty minutes.
+    the round. Without WORKLOAD, all of them: about half an hour.
 
     \b
     WORKLOAD  cases                what runs
     pingecho  24B                  24 bytes there and back, one connection
     http2     1x1 8x1 8x10 64x10   h2load (connections x streams), nghttpd
     grpc      1 50 8x32            unary calls at once; ghz if present, or h2load
+    policy    1 100 10000 100000   grpc 8x32, judged by so many rules
     bulk      4K 16K 128K 1M       one stream, writes of that size
 
     \b
     mode      default in      what is switched on
     direct    all             nothing: the baseline
-    zerohop   all but grpc    everything
+    zerohop   all others      everything
     shortcut  grpc            the short-cut, and not the engine
-    engine    grpc            the engine, too: everything
+    engine    grpc            the engine, too
+    policy    policy          policies, too: everything, and every call is judged
 
     \b
     Examples:
@@ -80,6 +82,7 @@ def command(
       sudo zerohop bench http2 --case 8x1,8x10 --placement same
       sudo zerohop bench pingecho --rounds 9 --json pingecho.json
       sudo zerohop bench grpc --case 50 --bpf-stats
+      sudo zerohop bench policy --placement same --topology loopback
       sudo zerohop bench bulk --seconds 0.3 --rounds 1 --json - | jq .cases
     """
     plan = make_plan(

@@ -38,7 +38,25 @@ class Carried:
         return self.shortcut_bytes / total if total else 0.0
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a case's policies make of its calls: `rule` of `policy` (`NS/NAME`) allows them.
+
+    `make_forbidden` makes a number of other calls, each of which is refused.
+    """
+
+    policy: str
+    rule: int
+    make_forbidden: Callable[[int], None]
+
+
 class Mode(Protocol):
+    def load(self, case: str) -> float | None:
+        """Puts the policies that the workload has for a case in force, where the mode has policies.
+
+        Returns how many seconds passed from the written configuration until the kernel judged by it.
+        """
+
     def enter(self, role: Role, command: Sequence[str]) -> list[str]:
         """The command that runs `command` in this mode's surroundings, and becomes it."""
 
@@ -48,10 +66,11 @@ class Mode(Protocol):
         Raises `ZerohopError` when the run was not what the mode's name says.
         """
 
-    def verify(self, make_calls: Callable[[int], None]) -> None:
+    def verify(self, make_calls: Callable[[int], None], judged: Judged | None = None) -> None:
         """Has a known number of calls made.
 
-        Raises `ZerohopError` unless the engine counted exactly these, or none where the mode is without it.
+        Raises `ZerohopError` unless the engine counted exactly these, or none where the mode is without it, and unless
+        they were judged as the policies have it, where the mode has any.
         """
 
     def hook_cost(self, make_calls: Callable[[int], None]) -> HookCost | None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from zerohop.bench.account import HookCost
 from zerohop.bench.cgroups import plain_cgroups
-from zerohop.bench.modes.base import Carried, Setting
+from zerohop.bench.modes.base import Carried, Judged, Setting
 from zerohop.bench.placement import Role
 
 # Joins the cgroup, then becomes the program: before its first socket, as `zerohop exec` does.
@@ -26,7 +26,10 @@ class Direct:
     def evidence(self, operations: int = 0) -> Carried | None:
         return None
 
-    def verify(self, make_calls: Callable[[int], None]) -> None:
+    def load(self, case: str) -> float | None:
+        return None
+
+    def verify(self, make_calls: Callable[[int], None], judged: Judged | None = None) -> None:
         """Nothing counts here."""
 
     def hook_cost(self, make_calls: Callable[[int], None]) -> HookCost | None:

@@ -1,15 +1,13 @@
-"""Modes `zerohop`, `shortcut`, `engine`: the same programs as workloads of a private instance, which must really
-short-cut them, and read their calls or leave them unread as the mode says."""
+"""Modes `zerohop`, `shortcut`, `engine`, `policy`: the same programs as workloads of a private instance, which must
+really short-cut them, read their calls or leave them unread, and judge them as the mode says."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,22 +21,25 @@ from zerohop.bench.account import (
     hook_times_measured,
     require_at_least,
     require_calls,
+    require_decided,
     require_none,
+    require_refused,
 )
-from zerohop.bench.modes.base import Carried, Setting
+from zerohop.bench.modes.base import Carried, Judged, Setting
+from zerohop.bench.modes.reload import Reload, wait_ready
 from zerohop.bench.placement import Role
 from zerohop.bench.programs import child_setup, end_group
 from zerohop.bench.signals import ending_signals_held
-from zerohop.bench.workloads.base import CallingWorkload, Workload, policy_document
-from zerohop.errors import EXIT_UNSUPPORTED, UnsupportedError, ZerohopError
+from zerohop.bench.workloads.base import CallingWorkload, JudgedWorkload, Workload, policy_document
+from zerohop.errors import ZerohopError
 
 PINS: Final = Path("/sys/fs/bpf/zerohop")
 _PREFIX: Final = "bench-"
 
 VERIFIED_CALLS: Final = 2000
+FORBIDDEN_CALLS: Final = 10
 COST_CALLS: Final = 10000
 
-_READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 15.0
 _COMMAND_SECONDS: Final = 30.0
 
@@ -92,11 +93,15 @@ def require_shortcut(before: Totals, after: Totals, workload: Workload) -> Carri
 class Zerohop:
     """An instance of the workload's own, whose data path is loaded and whose agent runs."""
 
-    def __init__(self, instance: str, workload: Workload, account: Account, *, engine: bool) -> None:
+    def __init__(
+        self, instance: str, workload: Workload, account: Account, reload: Reload | None, *, engine: bool
+    ) -> None:
         self._instance = instance
         self._workload = workload
         self._account = account
+        self._reload = reload
         self._engine = engine
+        self._loaded: tuple[str, float] | None = None
         self._seen = self._totals()
         self._counts = account.counts()
 
@@ -113,9 +118,23 @@ class Zerohop:
             require_at_least(counted, self._workload.counted_as, operations)
         return carried
 
-    def verify(self, make_calls: Callable[[int], None]) -> None:
+    def load(self, case: str) -> float | None:
+        if self._reload is None or not isinstance(self._workload, JudgedWorkload):
+            return None
+        if self._loaded is None or self._loaded[0] != case:
+            self._loaded = case, self._reload.apply(self._workload.policies(case), self._account)
+        return self._loaded[1]
+
+    def verify(self, make_calls: Callable[[int], None], judged: Judged | None = None) -> None:
         make_calls(VERIFIED_CALLS)
         self._require_exactly(VERIFIED_CALLS)
+        if judged is None or self._reload is None:
+            return
+        require_decided(self._last_calls(VERIFIED_CALLS // 4), judged.policy, judged.rule)
+        judged.make_forbidden(FORBIDDEN_CALLS)
+        require_refused(self._last_calls(FORBIDDEN_CALLS))
+        self._counts = self._account.counts()
+        self._seen = self._totals()
 
     def hook_cost(self, make_calls: Callable[[int], None]) -> HookCost | None:
         assert isinstance(self._workload, CallingWorkload)
@@ -136,6 +155,11 @@ class Zerohop:
         else:
             require_none(counted)
 
+    def _last_calls(self, count: int) -> list[dict[str, Any]]:
+        """The kernel's records of the calls that ended last."""
+        records = _run(self._instance, "flows", "--json", "--kind", "call", "--last", str(count))
+        return [json.loads(record) for record in records.splitlines()]
+
     def _counted(self) -> Counts:
         before, self._counts = self._counts, self._account.counts()
         return self._counts.since(before)
@@ -148,12 +172,17 @@ class Zerohop:
 def open_zerohop(setting: Setting, *, name: str, engine: bool, policy: bool = False) -> Iterator[Zerohop]:
     """Starts an agent of a private instance; both it and its data path are gone afterwards.
 
-    `policy`: calls are judged by their path, and by a header that they do not have; all are allowed.
+    `policy`: calls are judged by the workload's own policies, else by their path, and by a header that they do not
+    have; all are allowed.
     """
     _clean_abandoned()
     instance = f"{_PREFIX}{os.getpid()}-{name}"
     config = setting.scratch / f"{setting.workload.name}-{name}.yaml"
-    documents = setting.workload.configuration(setting.port) + (policy_document() if policy else "")
+    documents = setting.workload.configuration(setting.port)
+    own = isinstance(setting.workload, JudgedWorkload)
+    reload = None
+    if policy and not own:
+        documents += policy_document()
     config.write_text(documents, encoding="utf-8")
     log = setting.scratch / f"{setting.workload.name}-{name}.log"
     agent: subprocess.Popen[bytes] | None = None
@@ -167,26 +196,16 @@ def open_zerohop(setting: Setting, *, name: str, engine: bool, policy: bool = Fa
                 start_new_session=True,
                 preexec_fn=child_setup(signal.SIGTERM),
             )
-        _wait_ready(agent, log)
+        wait_ready(agent, log)
+        if policy and own:
+            reload = Reload(config, documents, agent, log)
         with Account(instance) as account:
-            yield Zerohop(instance, setting.workload, account, engine=engine)
+            yield Zerohop(instance, setting.workload, account, reload, engine=engine)
     finally:
         with ending_signals_held():
             if agent is not None:
                 end_group(agent, _STOP_SECONDS)
             _run(instance, "clean")
-
-
-def _wait_ready(agent: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while not re.search(r"\bready\b", log.read_text(encoding="utf-8", errors="replace")):
-        status = agent.poll()
-        if status is not None or time.monotonic() > deadline:
-            words = log.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
-            how = "is not ready in time" if status is None else f"ended with status {status}"
-            kind = UnsupportedError if status == EXIT_UNSUPPORTED else ZerohopError
-            raise kind(f"zerohop run {how}: {words}", hint="run zerohop doctor")
-        time.sleep(0.02)
 
 
 def _clean_abandoned() -> None:

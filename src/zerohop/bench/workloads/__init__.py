@@ -9,7 +9,8 @@ from zerohop.bench.workloads.bulk import Bulk
 from zerohop.bench.workloads.grpc import Grpc
 from zerohop.bench.workloads.http2 import Http2
 from zerohop.bench.workloads.pingecho import PingEcho
+from zerohop.bench.workloads.policy import Policy
 
-_ALL: Final[tuple[Workload, ...]] = (PingEcho(), Http2(), Grpc(), Bulk())
+_ALL: Final[tuple[Workload, ...]] = (PingEcho(), Http2(), Grpc(), Policy(), Bulk())
 
 WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in _ALL}

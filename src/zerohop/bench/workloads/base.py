@@ -41,6 +41,20 @@ class CallingWorkload(Workload, Protocol):
         """Starts server and client on `stage`, makes exactly `count` calls, and has ended both."""
 
 
+@runtime_checkable
+class JudgedWorkload(CallingWorkload, Protocol):
+    """A workload whose calls are judged by policies of its own, other ones in each case."""
+
+    def policies(self, case: str) -> str:
+        """The YAML documents, to follow those of `configuration`."""
+
+    def decider(self, case: str) -> tuple[str, int]:
+        """The policy (`NS/NAME`) and its rule by which the calls are allowed."""
+
+    def make_forbidden_calls(self, stage: Stage, count: int) -> None:
+        """Makes exactly `count` calls that the policies forbid; raises `ZerohopError` where they are seen to pass."""
+
+
 _WORKLOAD: Final = """\
 apiVersion: zerohop.io/v1alpha1
 kind: Workload

@@ -22,6 +22,7 @@ from zerohop.errors import UnsupportedError
 MESSAGE_BYTES: Final = 100
 SERVICE: Final = "bench.Echo"
 METHOD: Final = "Unary"
+FORBIDDEN: Final = "Forbidden"
 ANSWER_TRAILER: Final = "grpc-status: 0"
 
 CASES: Final = {"1": (1, 1), "50": (1, 50), "8x32": (8, 32)}
@@ -45,8 +46,14 @@ class Client(Protocol):
 
 
 class Peers(Protocol):
+    path: str
+    """Of the method, as the client asks for it."""
+
     def serving(self, case: str, stage: Stage) -> AbstractContextManager[Client]:
         """A server on `stage` for the block, and the client that calls it as `case` says."""
+
+    def call_forbidden(self, stage: Stage, count: int) -> None:
+        """Makes exactly `count` calls of another method, one at a time; `ZerohopError` where they are seen to pass."""
 
 
 class Nghttp2Peers:
@@ -62,19 +69,30 @@ class Nghttp2Peers:
         # nghttpd tells a file's type by its suffix only, so the method has one, too.
         self._types = scratch / "mime.types"
         self._types.write_text("application/grpc grpc\n", encoding="ascii")
-        self._path = f"{SERVICE}/{METHOD}.grpc"
+        self.path = f"/{SERVICE}/{METHOD}.grpc"
         self._documents = scratch / "methods"
         (self._documents / SERVICE).mkdir(parents=True, exist_ok=True)
-        (self._documents / self._path).write_bytes(content)
+        (self._documents / self.path[1:]).write_bytes(content)
 
     @contextmanager
     def serving(self, case: str, stage: Stage) -> Iterator[H2Load]:
+        with self._serving(case, stage, self.path) as load:
+            yield load
+
+    def call_forbidden(self, stage: Stage, count: int) -> None:
+        # What nghttpd answers to a changed path has a body, so that the kernel ends the connection.
+        for _ in range(count):
+            with self._serving("1", stage, f"/{SERVICE}/{FORBIDDEN}.grpc") as load:
+                load.attempt(stage, 1)
+
+    @contextmanager
+    def _serving(self, case: str, stage: Stage, path: str) -> Iterator[H2Load]:
         documents = ("-d", str(self._documents), f"--mime-types-file={self._types}", "--trailer", ANSWER_TRAILER)
         command = ("nghttpd", "--no-tls", "-a", stage.address, *documents, str(stage.port))
         options = ("-d", str(self._request), "-H", "content-type: application/grpc", "-H", "te: trailers")
         with stage.start("server", command) as server:
             wait_listening(server, stage.port, stage.deadline())
-            yield H2Load(*CASES[case], f"http://{stage.address}:{stage.port}/{self._path}", options)
+            yield H2Load(*CASES[case], f"http://{stage.address}:{stage.port}{path}", options)
             server.require_running()
 
 
@@ -82,6 +100,7 @@ class GrpcGoPeers:
     """`ghz` and a small server, both made with grpc-go."""
 
     versions: dict[str, str]
+    path = f"/{SERVICE}/{METHOD}"
 
     def __init__(self, scratch: Path) -> None:
         self._server, built = build_go_server(scratch)
@@ -93,9 +112,18 @@ class GrpcGoPeers:
 
     @contextmanager
     def serving(self, case: str, stage: Stage) -> Iterator[Ghz]:
+        with self._serving(case, stage, METHOD) as load:
+            yield load
+
+    def call_forbidden(self, stage: Stage, count: int) -> None:
+        with self._serving("1", stage, FORBIDDEN) as load:
+            load.call(stage, count, "PermissionDenied")
+
+    @contextmanager
+    def _serving(self, case: str, stage: Stage, method: str) -> Iterator[Ghz]:
         with stage.start("server", (str(self._server), f"{stage.address}:{stage.port}")) as server:
             wait_listening(server, stage.port, stage.deadline())
-            yield Ghz(server, *CASES[case], self._proto, f"{SERVICE}.{METHOD}", self._request)
+            yield Ghz(server, *CASES[case], self._proto, f"{SERVICE}.{method}", self._request)
             server.require_running()
 
 

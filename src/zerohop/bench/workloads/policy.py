@@ -1,0 +1,32 @@
+"""`policy`: the calls of `grpc` `8x32`, judged by as many rules as the case says."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from zerohop.bench.figures import Figures
+from zerohop.bench.rules import decider, rule_documents
+from zerohop.bench.stage import Stage
+from zerohop.bench.workloads.grpc import Grpc
+
+CALLS: Final = "8x32"
+
+
+class Policy(Grpc):
+    name = "policy"
+    cases: tuple[str, ...] = ("1", "100", "10000", "100000")
+
+    def policies(self, case: str) -> str:
+        return rule_documents(int(case), self._peers.path)
+
+    def decider(self, case: str) -> tuple[str, int]:
+        return decider(int(case))
+
+    def run(self, case: str, stage: Stage) -> Figures:
+        return super().run(CALLS, stage)
+
+    def make_calls(self, case: str, stage: Stage, count: int) -> None:
+        super().make_calls(CALLS, stage, count)
+
+    def make_forbidden_calls(self, stage: Stage, count: int) -> None:
+        self._peers.call_forbidden(stage, count)

@@ -1,0 +1,73 @@
+"""The rules of workload `policy`: how many there are, and which of them the calls meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zerohop.bench.account import require_decided, require_refused
+from zerohop.bench.rules import CALLERS, RULES_PER_POLICY, decider, rule_documents
+from zerohop.bench.workloads.base import service_document, workload_documents
+from zerohop.compiler import compile_tables
+from zerohop.compiler.policies import TERMINAL, Attribute, compile_policies
+from zerohop.compiler.policies.walk import Call, walk
+from zerohop.config import load
+from zerohop.errors import ZerohopError
+
+METHOD, PORT = "/bench.Echo/Unary", 20000
+
+
+@pytest.mark.parametrize("count", [1, 100, 512, 513, 2000])
+def test_the_last_rule_and_no_other_allows_the_calls(count: int, tmp_path: Path) -> None:
+    file = tmp_path / "rules.yaml"
+    documents = workload_documents(shortcut="Auto") + service_document("grpc", PORT)
+    file.write_text(documents + rule_documents(count, METHOD))
+    configuration = load(file)
+    assert sum(len(each.rules) for each in configuration.policies) == count
+    assert max(len(each.rules) for each in configuration.policies) <= RULES_PER_POLICY
+    assert len(configuration.workloads) == CALLERS + 2
+    tables = compile_policies(configuration, compile_tables(configuration))
+    destination = tables.destinations["bench/server"]
+    assert destination.layer7
+
+    def decided(client: str, path: str, **headers: str) -> tuple[str, int] | None:
+        strings = {Attribute.METHOD: "POST", Attribute.PATH: path, Attribute.HOST: "127.0.0.1"}
+        call = Call(identity=tables.identities[client], port=PORT, strings=strings, headers=headers)
+        end = walk(
+            destination.allow, destination, call,
+            lambda *key: tables.edges.get(key), tables.nodes.get,
+        )  # fmt: skip
+        decision = tables.decisions[end & ~TERMINAL]
+        if not decision.allowed:
+            return None
+        assert decision.policy is not None
+        assert decision.rule is not None
+        return "/".join(tables.names[decision.policy][:2]), decision.rule
+
+    assert decided("bench/client", METHOD) == decider(count)
+    assert decided("bench/client", METHOD, **{"x-tenant": "suspended"}) is None
+    assert decided("bench/client", "/bench.Echo/Forbidden") is None
+    assert decided("bench/caller-0", METHOD) is None
+    if count > 2:
+        # The second rule names a caller, the third a header.
+        assert decided("bench/caller-1", "/shop.Service0/Method1") == ("bench/rules-00000", 1)
+        assert decided("bench/client", "/shop.Service0/Method1") is None
+        assert decided("bench/client", "/shop.Service0/Method2", **{"x-tenant": "tenant-2"}) is not None
+        assert decided("bench/client", "/shop.Service0/Method2", **{"x-tenant": "tenant-3"}) is None
+
+
+def test_calls_have_to_be_judged_by_their_rule() -> None:
+    record = {"verdict": "ALLOW", "policy": "bench/rules-00000", "rule": 4, "method": METHOD}
+    require_decided([record, record], "bench/rules-00000", 4)
+    for wrong in ([], [{**record, "rule": 3}], [record, {**record, "policy": None, "rule": None}]):
+        with pytest.raises(ZerohopError, match="should have been allowed by rule 4 of bench/rules-00000"):
+            require_decided(wrong, "bench/rules-00000", 4)
+
+
+def test_other_calls_have_to_be_refused() -> None:
+    record = {"verdict": "DENY", "policy": None, "rule": None, "method": "/bench.Echo/Forbidden"}
+    require_refused([record, record])
+    for wrong in ([], [record, {**record, "verdict": "ALLOW", "policy": "bench/rules-00000"}]):
+        with pytest.raises(ZerohopError, match="should have been refused"):
+            require_refused(wrong)
