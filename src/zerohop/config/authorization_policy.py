@@ -181,9 +181,10 @@ def _each(fields: Fields, name: str, wrapped: str, read: Callable[[Fields], T]) 
     found: list[T] = []
     if fields.absent(name):
         return found
-    if fields.has(name) and fields.is_empty(name):
+    elements = fields.items(name)
+    if not elements and fields.has(name) and fields.is_empty(name):
         fields.error(name, "is empty", f"remove it: without '{name}' a rule matches all")
-    for node, path in fields.items(name):
+    for node, path in elements:
         outer = fields.fields_of(node, path)
         if outer is None:
             continue
@@ -275,10 +276,13 @@ def _values(fields: Fields, name: str, negated: str, check: Check, normal: Calla
     """A list and its negation."""
     if fields.absent(name, negated):
         return _NOTHING
+    found = []
     for each in (name, negated):
-        if fields.has(each) and fields.is_empty(each):
+        texts = fields.strings(each, check)
+        if not texts and fields.has(each) and fields.is_empty(each):
             fields.error(each, "is empty", "remove it, or say what it matches")
-    return Values(*(tuple(map(normal, fields.strings(each, check))) for each in (name, negated)))
+        found.append(texts if normal is str else tuple(map(normal, texts)))
+    return Values(*found)
 
 
 def _length(value: str) -> Fault | None:

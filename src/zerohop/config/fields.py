@@ -151,8 +151,13 @@ class Fields:
         node = self._take(name)
         if type(node) is not Sequence or self.places.kept:
             return tuple(each.value for each in self.texts(name, check))
-        read = (self._string(each, Path(self.path, name, index), check) for index, each in enumerate(node.items))
-        return tuple(each for each in read if each is not None)
+        read: list[str] = []
+        for index, each in enumerate(node.items):
+            if type(each) is Scalar and each.type == "str" and (check is None or check(each.text) is None):
+                read.append(each.text)
+            else:
+                self._string(each, Path(self.path, name, index), check)
+        return tuple(read)
 
     def pairs(self, name: str, key: Check, value: Check | None = None) -> dict[str, str]:
         """A mapping of names to strings, such as labels."""
