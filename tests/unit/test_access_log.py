@@ -14,7 +14,7 @@ import pytest
 from zerohop.errors import ZerohopError
 from zerohop.kernel.telemetry import Workload
 from zerohop.telemetry.access_log import LogFile, as_envoy, as_json
-from zerohop.telemetry.flows import End, Flow
+from zerohop.telemetry.flows import Decider, End, Flow
 
 CALL = Flow(
     time=datetime(2026, 11, 23, 8, 0, 1, 250_123, UTC),
@@ -32,6 +32,8 @@ CALL = Flow(
     reason=None,
     policy=None,
     rule=None,
+    audit=Decider("ALLOW", "shop/watched", 2),
+    dry_run=Decider("DENY", None, None),
     latency_us=2_750,
     request_bytes=105,
     response_bytes=1_005,
@@ -44,7 +46,7 @@ CALL = Flow(
 CONNECTION = replace(
     CALL, kind="connection", source=End(None, "2001:db8::1", 40_000), destination=End(None, "2001:db8::2", 5432),
     service=None, protocol="tcp", method=None, http_status=None, grpc_status=None, reason="peer_unmanaged",
-    latency_us=None, request_messages=0, response_messages=0, stream=None,
+    latency_us=None, request_messages=0, response_messages=0, stream=None, audit=None, dry_run=None,
 )  # fmt: skip
 
 
@@ -86,6 +88,8 @@ def test_json_has_every_field() -> None:
         "deadline_exceeded": False,
         "connection": 77,
         "stream": 5,
+        "audit": {"policy": "shop/watched", "rule": 2},
+        "dry_run": {"verdict": "DENY", "policy": None, "rule": None},
     }
 
 
@@ -100,6 +104,7 @@ def test_json_of_a_connection_between_others() -> None:
     }
     assert {name for name, value in line.items() if value is None} == {
         "method", "grpc_status", "policy", "rule", "latency_us", "service", "http_status", "stream",
+        "audit", "dry_run",
     }  # fmt: skip
 
 
