@@ -2,8 +2,7 @@
 /* Header blocks on connections whose calls are judged: read with their texts, changed where a call is denied. */
 #pragma once
 
-#include "mesh/calls.h"
-#include "mesh/judging.h"
+#include "mesh/draining.h"
 
 /* Takes in the block's next field, if it is a reference to one that is known. Returns whether it has. */
 static __noinline int take_reference(const struct hpack_table *table, struct scratch *scratch, struct client_texts *kept)
@@ -200,7 +199,7 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 	table = &reading->halves[ROLE_CLIENT].direction.table;
 	last = &reading->halves[ROLE_CLIENT].repeated[scratch->pass.flags & FLAG_END_STREAM];
 	if (likely(last->policies == reading->policies && repeats(last, block, table) &&
-		   is_new_stream(reading, scratch->pass.stream))) {
+		   is_new_stream(reading, scratch->pass.stream) && !is_draining(reading))) {
 		scratch->heard = last->heard;
 		scratch->judging.denied = 0;
 		scratch->judging.decider = last->decider;
@@ -228,8 +227,12 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 		on_headers(reading, scratch, ROLE_CLIENT);
 		return scratch->rewrite.changed ? EVENT_REWRITE : EVENT_NONE;
 	}
+	if (is_draining(reading))
+		return turn_away(reading, scratch);
 	if (policy)
 		judge_block(reading, scratch, policy, kept);
+	if (unlikely(scratch->rewrite.changed && scratch->received && !scratch->judging.denied))
+		return turn_away(reading, scratch);
 	resolve_method(reading, scratch);
 	if (unlikely(scratch->judging.denied)) {
 		result = refuse_call(reading, scratch, policy);
@@ -294,6 +297,8 @@ __noinline int read_answer(struct reading *reading, struct scratch *scratch)
 	reading->halves[ROLE_SERVER].repeated[0].length = 0;
 	reading->halves[ROLE_SERVER].repeated[1].length = 0;
 	result = decode_rewritten(reading, scratch, refused);
+	if (!result)
+		result = tell_client(reading, scratch);
 	if (result)
 		return result;
 	if (refused) {
@@ -304,7 +309,7 @@ __noinline int read_answer(struct reading *reading, struct scratch *scratch)
 		scratch->heard.grpc_status = GRPC_PERMISSION_DENIED + 1;
 	}
 	on_headers(reading, scratch, ROLE_SERVER);
-	if (!scratch->rewrite.changed)
+	if (!scratch->rewrite.changed && !scratch->goaway)
 		return EVENT_NONE;
 	return scratch->pass.frame == NO_FRAME ? -REASON_CANNOT_REFUSE : EVENT_REWRITE;
 }

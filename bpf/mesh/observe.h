@@ -106,6 +106,7 @@ static __always_inline int begin_pass(struct reading *reading, struct scratch *s
 	scratch->base = 0;
 	scratch->now = 0;
 	scratch->changed = 0;
+	scratch->goaway = 0;
 	if (unlikely(dir->block_length) && move_pieces(scratch, reading->id, role, dir->block_length, 0))
 		return REASON_HELPER_FAILED;
 	return 0;
@@ -139,7 +140,7 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 
 /*
  * Reads a message of the direction that `role` sends. `fetch(context, scratch)` fills the window from the position on,
- * `edit(context, scratch)` writes bytes of the message, `rewrite(context, scratch)` exchanges a frame for another; all
+ * `edit(context, scratch)` writes bytes of the message, `rewrite(context, scratch, reading)` exchanges a frame for another; all
  * return 0, or -1.
  */
 #define read_message(reading, scratch, role, size, context, fetch, edit, rewrite)                                 \
@@ -162,7 +163,7 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 								  read_answer(reading, scratch);                      \
 			if (__event == EVENT_EDIT && edit(context, scratch))                                          \
 				__event = -REASON_HELPER_FAILED;                                                      \
-			if (__event == EVENT_REWRITE && rewrite(context, scratch))                                    \
+			if (__event == EVENT_REWRITE && rewrite(context, scratch, reading))                           \
 				__event = -REASON_CANNOT_REFUSE;                                                      \
 		}                                                                                                     \
 		if (__event >= 0)                                                                                     \
@@ -204,7 +205,7 @@ static __always_inline int fetch_msg(struct sk_msg_md *msg, struct scratch *scra
 	return 0;
 }
 
-static __always_inline int edit_msg(struct sk_msg_md *msg, struct scratch *scratch)
+static __noinline int edit_msg(struct sk_msg_md *msg, struct scratch *scratch)
 {
 	struct http2_pass *pass = &scratch->pass;
 	__u32 position = pass->edit_position, count = pass->edit_count;
@@ -228,16 +229,39 @@ static __always_inline int edit_msg(struct sk_msg_md *msg, struct scratch *scrat
 	return 0;
 }
 
-/* Writes the header of the frame that begins the linear part, and the block after it. */
-static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch)
+/* Where the linear part begins with a frame's header, writes a GOAWAY, and the header after it. */
+static __noinline int write_goaway(struct sk_msg_md *msg, __u32 last_good)
+{
+	__u8 *data = msg->data;
+	int i;
+
+	if ((void *)(data + GOAWAY_SIZE + FRAME_HEADER_SIZE) > msg->data_end)
+		return -1;
+	for (i = 0; i < FRAME_HEADER_SIZE; i++)
+		data[GOAWAY_SIZE + i] = data[i];
+	for (i = 0; i < GOAWAY_SIZE; i++)
+		data[i] = 0;
+	data[2] = GOAWAY_SIZE - FRAME_HEADER_SIZE;
+	data[3] = FRAME_GOAWAY;
+	data[FRAME_HEADER_SIZE] = last_good >> 24;
+	data[FRAME_HEADER_SIZE + 1] = last_good >> 16;
+	data[FRAME_HEADER_SIZE + 2] = last_good >> 8;
+	data[FRAME_HEADER_SIZE + 3] = last_good;
+	return 0;
+}
+
+/* Writes the length of the frame whose header is `skip` bytes into the linear part, and the block after it. */
+static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch, __u32 skip)
 {
 	__u32 length, i;
 	__u8 *data, *end;
 
 	if (!msg || !scratch)
 		return -1;
+	skip = at_most(skip, GOAWAY_SIZE);
 	length = scratch->rewrite.length;
 	data = msg->data;
+	data += skip;
 	if ((void *)(data + FRAME_HEADER_SIZE) > msg->data_end)
 		return -1;
 	data[0] = length >> 16;
@@ -248,7 +272,7 @@ static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch
 			return 0;
 		data = msg->data;
 		end = msg->data_end;
-		data += FRAME_HEADER_SIZE + masked(i, REWRITE_LIMIT);
+		data += skip + FRAME_HEADER_SIZE + masked(i, REWRITE_LIMIT);
 		if (data + 1 > end)
 			return -1;
 		*data = scratch->rewrite.bytes[masked(i, REWRITE_SIZE)];
@@ -256,11 +280,12 @@ static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch
 	return 0;
 }
 
-/* Puts another block into the frame of headers that the pass has just read. */
-static __always_inline int rewrite_msg(struct sk_msg_md *msg, struct scratch *scratch)
+/* Puts another block into the frame of headers that the pass has just read, and a GOAWAY before it where one is due. */
+static __noinline int rewrite_msg(struct sk_msg_md *msg, struct scratch *scratch, const struct reading *reading)
 {
 	struct http2_pass *pass = &scratch->pass;
-	__u32 frame = pass->frame, was = pass->position - frame, is = FRAME_HEADER_SIZE + scratch->rewrite.length;
+	__u32 skip = scratch->goaway ? GOAWAY_SIZE : 0;
+	__u32 frame = pass->frame, was = pass->position - frame, is = skip + FRAME_HEADER_SIZE + scratch->rewrite.length;
 	long failed = 0;
 
 	if (frame == NO_FRAME || !scratch->firm)
@@ -275,7 +300,10 @@ static __always_inline int rewrite_msg(struct sk_msg_md *msg, struct scratch *sc
 	}
 	scratch->base = frame;
 	scratch->changed = 1;
-	if (write_frame(msg, scratch))
+	if (skip && write_goaway(msg, reading->last_good))
+		return -1;
+	scratch->goaway = 0;
+	if (write_frame(msg, scratch, skip))
 		return -1;
 	pass->size += is - was;
 	pass->position = frame + is;
@@ -314,7 +342,7 @@ static __always_inline int edit_skb(struct __sk_buff *skb, struct scratch *scrat
 }
 
 /* What was received keeps its length: the socket's sequence numbers count it. */
-static __always_inline int rewrite_skb(struct __sk_buff *skb, struct scratch *scratch)
+static __always_inline int rewrite_skb(struct __sk_buff *skb, struct scratch *scratch, const struct reading *reading)
 {
 	return -1;
 }

@@ -100,7 +100,10 @@ struct reading {
 	__u8 family;
 	__u8 protocol;
 	__u8 judges;		/* its calls are judged, or may come to be: it has texts */
-	__u8 reserved[5];
+	__u8 drained;		/* the client has been told to go elsewhere with its next calls */
+	__u8 arriving;		/* requests are read where they arrive, and the server's SETTINGS are still to come */
+	__u8 reserved[7];
+	__u32 last_good;	/* the last stream that is answered, if it is to be told so (mesh/draining.h); 0: it is not */
 	__u32 policies;		/* by which generation the connection was judged for its calls; 0: by none */
 	__u32 deny;		/* of that, where the diagrams go on for calls */
 	__u32 allow;
@@ -178,7 +181,9 @@ struct scratch {
 	__u64 now;	      /* when the message was seen; 0: not asked for yet */
 	struct http2_pass pass;
 	struct heard heard;   /* in the header block just read */
-	__u32 firm;	      /* all of the message goes out as it is, if it does */
+	__u16 firm;	      /* all of the message goes out as it is, if it does */
+	__u8 received;	      /* it is read where it arrives: its length stays */
+	__u8 goaway;	      /* a GOAWAY goes before the frame that is written anew */
 	struct call ended;    /* a copy of the call that has just ended */
 	__u32 index;	      /* among its CPU's */
 	__u32 busy;

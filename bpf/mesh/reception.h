@@ -76,6 +76,7 @@ static __always_inline int read_received(struct __sk_buff *skb, const struct rec
 		stop_reading(reading, REASON_NO_SCRATCH);
 	} else {
 		scratch->firm = 1;
+		scratch->received = 1;
 		read_message(reading, scratch, role, size, skb, fetch_skb, edit_skb, rewrite_skb);
 		release_scratch(scratch);
 	}

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "mesh/observe.h"
+#include "mesh/tables.h"
 #include "shared/kernel.h"
 
 /* What a new segment adds to the send buffer's account beside its bytes, with room for one that is not full. */
@@ -83,7 +84,7 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 	const struct sock *sk = kern->sk;
 	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, size = msg->size, shown, room, named = 0, grown;
-	int fits = 1;
+	int fits = 1, more = 0;
 	struct scratch *scratch;
 	__s32 unseen;
 
@@ -121,11 +122,21 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 			return reading->judges ? -1 : 0;
 		}
 		scratch->firm = fits;
+		scratch->received = 0;
+		if (unlikely(reading->judges && reading->arriving && role == ROLE_SERVER)) {
+			reading->arriving = 0;
+			more = fits ? forbid_table(msg) : 0;
+			if (more < 0)
+				stop_reading(reading, REASON_HELPER_FAILED);
+			else
+				shown += more;
+		}
 		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg, rewrite_msg);
+		shown -= more;
 		grown = scratch->pass.size - shown;
 		/* What went past TCP is not given back; what was changed before has gone out. */
 		reading->halves[role].changed_seq = 0;
-		if (unlikely(scratch->changed && !shortcut))
+		if (unlikely((scratch->changed || more) && !shortcut))
 			reading->halves[role].changed_seq = (write_seq + shown + grown) | 1;
 		release_scratch(scratch);
 		reading->halves[role].next_seq = shortcut ? write_seq : write_seq + shown + grown;

@@ -29,6 +29,7 @@ POLICY: Mapping[str, Any] = policy("callers", BAD, action="DENY", namespace="cal
 
 JUDGED = [each for each in PLACEMENTS if each.hooks != "client"]
 BOTH = [each for each in JUDGED if each.hooks == "both"]
+OUTSIDE = [each for each in JUDGED if each.hooks == "server"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,8 @@ def placed(placements: list[Placement], *pairs: tuple[str, str]) -> pytest.MarkD
     return pytest.mark.parametrize(("play", "peers"), cases, indirect=True)
 
 
-def denied_and_allowed(play: Scene, peers: Peers) -> None:
+def denied_and_allowed(play: Scene, peers: Peers) -> int:
+    """Returns on how many connections."""
     server = play.serve(peers.serve(play))
     printed = counts(play.call(peers.call(play, "denials", str(CALLS)), seconds=3_600))
     # A caller that is refused while it sends may leave the rest.
@@ -67,9 +69,17 @@ def denied_and_allowed(play: Scene, peers: Peers) -> None:
     denied = sum(each.calls or 0 for each in printed if each.grpc_status == contract.PERMISSION_DENIED)
     assert (allowed + denied, abs(allowed - denied) <= 3) == (CALLS, True)
     assert sum(play.stop(server)["handled"].values()) == allowed
-    assert play.reading().recognised == {"http2": 1}
+    reading = play.reading()
+    assert (reading.recognised.keys(), reading.unread) == ({"http2"}, {})
+    return reading.recognised["http2"]
 
 
 @placed(BOTH, ("sync", "sync"), ("aio", "go"), ("go", "js"), ("js", "aio"), ("go", "rust"), ("js", "go"))
 def test_whatever_calls_and_answers(play: Scene, peers: Peers) -> None:
-    denied_and_allowed(play, peers)
+    assert denied_and_allowed(play, peers) == 1
+
+
+@placed(OUTSIDE, ("sync", "sync"), ("aio", "go"), ("go", "js"), ("js", "aio"), ("go", "go"))
+def test_callers_outside(play: Scene, peers: Peers) -> None:
+    """The same path allowed to some and denied to others on one connection."""
+    assert denied_and_allowed(play, peers) == 1

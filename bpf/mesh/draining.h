@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * A call that may be made refers to a path that the server's table has altered, and is read where it arrives: nothing can
+ * be written out there. So the client is told to take this call and the following ones to another connection, by a GOAWAY
+ * before the next header block of the server's (RFC 9113 section 6.8). Earlier calls go on; of later ones the server is
+ * given none, for the client makes them again.
+ */
+#pragma once
+
+#include "mesh/calls.h"
+#include "mesh/judging.h"
+
+#define FRAME_GOAWAY 7
+#define GOAWAY_SIZE (FRAME_HEADER_SIZE + 8)
+
+static __always_inline int is_draining(const struct reading *reading)
+{
+	return reading->last_good != 0;
+}
+
+/* The call of the block that was read is made elsewhere: what its server gets of it is refused. EVENT_EDIT, EVENT_NONE, or
+ * a negated reason. */
+static __noinline int turn_away(struct reading *reading, struct scratch *scratch)
+{
+	struct http2_pass *pass = &scratch->pass;
+	struct half *half = &reading->halves[ROLE_CLIENT];
+	struct hpack_edits *edits = &scratch->edits;
+
+	if (!reading->last_good)
+		reading->last_good = half->last_stream;
+	half->last_stream = pass->stream;
+	if (!scratch->heard.grpc || !reading->last_good)
+		return -REASON_CANNOT_REFUSE;
+	/* A reference to what is altered already is refused as it is. */
+	if (scratch->rewrite.changed)
+		return EVENT_NONE;
+	if (denial_neutralise(&half->direction.table, &pass->block, edits) || edits->at[0] >= WINDOW_SIZE ||
+	    edits->at[1] >= WINDOW_SIZE)
+		return -REASON_CANNOT_REFUSE;
+	if (pass->block.path_form == FORM_INCREMENTAL)
+		half->altered = 1;
+	pass->edit_position = pass->start + edits->at[0];
+	pass->edit_value = edits->value[0];
+	pass->edit_second = edits->value[1];
+	pass->edit_count = edits->count;
+	return EVENT_EDIT;
+}
+
+/* Before the server's block that was read, the client is told. 0, or a negated reason: it cannot be, and has to be. */
+static __always_inline int tell_client(struct reading *reading, struct scratch *scratch)
+{
+	struct counters *count;
+
+	if (likely(!is_draining(reading)) || reading->drained)
+		return 0;
+	if (scratch->pass.frame == NO_FRAME || !scratch->firm)
+		return scratch->pass.stream > reading->last_good ? -REASON_CANNOT_REFUSE : 0;
+	count = this_cpu_counters();
+	if (count)
+		__sync_fetch_and_add(&count->goaways, 1);
+	reading->drained = 1;
+	scratch->goaway = 1;
+	return 0;
+}
