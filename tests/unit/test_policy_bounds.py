@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_policy_compiler import compiled, policy, rule
+from test_policy_compiler import by_path, compiled, policy, rule
 
 from zerohop.compiler import policies as policies_compiler
 from zerohop.compiler.policies import TooComplexError
@@ -35,3 +35,10 @@ def test_too_many_address_blocks_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     compiled(policy(*RULES[:3]), policy(RULES[0], name="again"))
     with pytest.raises(TooComplexError, match=r"policies.yaml:7: .* 4 different address blocks, 3 at most"):
         compiled(policy(*RULES))
+
+
+def test_rules_that_overlap_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent is not kept busy for ever."""
+    monkeypatch.setattr("zerohop.compiler.policies.diagram.MAX_WORK", 20)
+    with pytest.raises(TooComplexError, match="overlap too much"):
+        compiled(policy(*by_path(30)))

@@ -21,8 +21,12 @@ WIDE: Final = 16
 MAX_STEPS: Final = 64
 
 
+# Ways that are looked at for one diagram, a hundred times what realistic rules take: it ends within half a minute.
+MAX_WORK: Final = 20_000_000
+
+
 class TooDeepError(Exception):
-    """Rules whose conditions overlap so much that a call would need more than `MAX_STEPS` tests."""
+    """Rules whose conditions overlap so much that a call would need more than `MAX_STEPS` tests, or `MAX_WORK`."""
 
 
 class _Group:
@@ -138,6 +142,7 @@ class Diagrams:
         self._depths: dict[int, int] = {}
         self._connections: dict[tuple[tuple[_Group, ...], int], int] = {}
         self._calls: dict[tuple[_Group, int, int], int] = {}
+        self._work = 0
 
     def make(self, clauses: Iterable[Clause], otherwise: int) -> int:
         """Where the diagram begins: a node, or an end. Its ends are decisions of clauses that hold, or `otherwise`.
@@ -154,6 +159,7 @@ class Diagrams:
     def _make(self, group: _Group | None, otherwise: int) -> int:
         self._connections.clear()
         self._calls.clear()
+        self._work = 0
         return self._connection((group,) if group else (), Attribute.IDENTITY, TERMINAL | otherwise)
 
     def by_port(self, roots: Mapping[int, int], otherwise: int) -> int:
@@ -217,6 +223,9 @@ class Diagrams:
 
     def _node(self, attribute: int, fallback: int, edges: Mapping[int, int]) -> int:
         """The one node of this kind; where all ways are alike, what they lead to."""
+        self._work += 1 + len(edges)
+        if self._work > MAX_WORK:
+            raise TooDeepError
         differing = {value: target for value, target in edges.items() if target != fallback}
         if not differing:
             return fallback
