@@ -217,7 +217,8 @@ class _Compiler:
             audit = self._by_port(audited, http, words, Action.AUDIT) if audited else None
             dry_run = self._verdict([*enforced, *tried], http, words) if tried else None
         except TooDeepError:
-            raise _too_complex(applied, f"their rules overlap too much, a call would need more than {MAX_STEPS} tests") from None
+            why = f"their rules overlap too much, a call would need more than {MAX_STEPS} tests"
+            raise _too_complex(applied, why) from None
         return Destination(
             deny, allow, audit, dry_run, names, strings,
             layer7=bool(http) and any(reading.asks_of_calls(each.policy.rules) for each in applied),
