@@ -204,6 +204,14 @@ def upgrade(connection: socket.socket) -> None:
 
 
 @attempt
+def windows_of_a_byte(connection: socket.socket) -> None:
+    """The server may answer with a byte at a time, and hardly has room to be told so."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    windows = struct.pack("!HI", 4, 1)  # SETTINGS_INITIAL_WINDOW_SIZE
+    put(connection, PREFACE + frame(SETTINGS, 0, 0, windows) + headers(block()))
+
+
+@attempt
 def sendfile(connection: socket.socket) -> None:
     with tempfile.TemporaryFile() as file:
         file.write(OPENING + headers(block()))

@@ -52,6 +52,16 @@ def peer_rust() -> list[str]:
     return languages.rust()
 
 
+@pytest.fixture(scope="session")
+def peer_tonic() -> list[str]:
+    return languages.tonic()
+
+
+@pytest.fixture(scope="session")
+def peer_java() -> list[str]:
+    return languages.java()
+
+
 @pytest.fixture
 def peers(request: pytest.FixtureRequest) -> languages.Peers:
     """By `indirect` parameters: the client's kind and the server's."""

@@ -36,6 +36,10 @@ UNREACHABLE_CARGO: Final = (
     "failed to download", "spurious network error", "Timeout was reached",
 )  # fmt: skip
 
+UNREACHABLE_MAVEN: Final = (
+    "Connection refused", "Could not transfer", "Network is unreachable", "Unknown host", "timed out",
+)  # fmt: skip
+
 # What an older one says of a manifest, of a package.
 OLD_CARGO: Final = ("requires the Cargo feature", "is not supported by the")
 
@@ -97,10 +101,36 @@ def _build(folder: Path) -> None:
 
 
 def rust() -> list[str]:
+    return _of_cargo("rust")
+
+
+def tonic() -> list[str]:
+    return _of_cargo("tonic")
+
+
+def _of_cargo(name: str) -> list[str]:
     need("cargo", "cc")
-    folder = PEERS / "rust"
+    folder = PEERS / name
     sources = [folder / "Cargo.toml", *sorted((folder / "src").glob("*.rs"))]
-    return [str(_made("rust", sources, _compile) / "peer")]
+    return [str(_made(name, sources, _compile) / "peer")]
+
+
+def java() -> list[str]:
+    need("java", "javac", "mvn")
+    folder = _made("java", [PEERS / "java" / name for name in ("pom.xml", "Peer.java")], _gather)
+    return [located("java"), "-cp", f"{folder / 'classes'}:{folder / 'lib'}/*", "Peer"]
+
+
+def _gather(folder: Path) -> None:
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+    result = _run([located("mvn"), "-q", "-B", goal, "-DoutputDirectory=lib"], folder)
+    if result.returncode != 0:
+        why = next((text for text in UNREACHABLE_MAVEN if text in result.stdout), None)
+        if why:
+            pytest.skip(f"needs Maven's packages: {why}")
+        pytest.fail(f"mvn: exit status {result.returncode}\n{result.stdout}")
+    result = _run([located("javac"), "-cp", "lib/*", "-d", "classes", "Peer.java"], folder)
+    assert result.returncode == 0, result.stderr
 
 
 def _compile(folder: Path) -> None:

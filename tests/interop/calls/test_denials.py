@@ -74,12 +74,24 @@ def denied_and_allowed(play: Scene, peers: Peers) -> int:
     return reading.recognised["http2"]
 
 
-@placed(BOTH, ("sync", "sync"), ("aio", "go"), ("go", "js"), ("js", "aio"), ("go", "rust"), ("js", "go"))
+@placed(
+    BOTH,
+    ("sync", "sync"),
+    ("aio", "go"),
+    ("go", "js"),
+    ("js", "aio"),
+    ("go", "rust"),
+    ("js", "go"),
+    ("go", "tonic"),
+    ("aio", "java"),
+)
 def test_whatever_calls_and_answers(play: Scene, peers: Peers) -> None:
     assert denied_and_allowed(play, peers) == 1
 
 
-@placed(OUTSIDE, ("sync", "sync"), ("aio", "go"), ("go", "js"), ("js", "aio"), ("go", "go"))
+@placed(
+    OUTSIDE, ("sync", "sync"), ("aio", "go"), ("go", "js"), ("js", "aio"), ("go", "go"), ("go", "java"), ("js", "tonic")
+)
 def test_callers_outside(play: Scene, peers: Peers) -> None:
     """The same path allowed to some and denied to others on one connection."""
     assert denied_and_allowed(play, peers) == 1
