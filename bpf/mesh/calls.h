@@ -72,7 +72,7 @@ static __noinline int return_place(struct reading *reading, __u32 stream, __u32 
 static __always_inline int advance_call(struct reading *reading, struct call *call, __u32 stream, __u32 role,
 					__u32 more)
 {
-	__u32 place = call->place;
+	__u32 place = call->traits & PLACE_MASK;
 
 	for (__u32 i = 0; i < STATE_TRIES; i++) {
 		__u64 before = READ_ONCE(call->state), after = before | more;
@@ -104,12 +104,10 @@ static __always_inline void fill_call(struct call *call, struct scratch *scratch
 	call->timeout = scratch->heard.timeout;
 	call->http_status = 0;
 	call->grpc_status = 0;
-	call->grpc = grpc != 0;
-	call->place = place;
-	call->denied = 0;
+	call->traits = place | (grpc ? TRAIT_GRPC : 0);
 	call->dry_run = 0;
 	if (unlikely(judges)) {
-		call->denied = scratch->judging.denied;
+		call->traits |= scratch->judging.denied ? TRAIT_DENIED : 0;
 		call->dry_run = scratch->judging.reports.dry_run;
 		call->halves[ROLE_CLIENT].tag = scratch->judging.decider;
 		call->halves[ROLE_SERVER].tag = scratch->judging.reports.audit;

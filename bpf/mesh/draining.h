@@ -22,28 +22,17 @@ static __always_inline int is_draining(const struct reading *reading)
  * a negated reason. */
 static __noinline int turn_away(struct reading *reading, struct scratch *scratch)
 {
-	struct http2_pass *pass = &scratch->pass;
 	struct half *half = &reading->halves[ROLE_CLIENT];
-	struct hpack_edits *edits = &scratch->edits;
 
 	if (!reading->last_good)
 		reading->last_good = half->last_stream;
-	half->last_stream = pass->stream;
+	half->last_stream = scratch->pass.stream;
 	if (!scratch->heard.grpc || !reading->last_good)
 		return -REASON_CANNOT_REFUSE;
 	/* A reference to what is altered already is refused as it is. */
 	if (scratch->rewrite.changed)
 		return EVENT_NONE;
-	if (denial_neutralise(&half->direction.table, &pass->block, edits) || edits->at[0] >= WINDOW_SIZE ||
-	    edits->at[1] >= WINDOW_SIZE)
-		return -REASON_CANNOT_REFUSE;
-	if (pass->block.path_form == FORM_INCREMENTAL)
-		half->altered = 1;
-	pass->edit_position = pass->start + edits->at[0];
-	pass->edit_value = edits->value[0];
-	pass->edit_second = edits->value[1];
-	pass->edit_count = edits->count;
-	return EVENT_EDIT;
+	return edit_path(half, scratch);
 }
 
 /* Before the server's block that was read, the client is told. 0, or a negated reason: it cannot be, and has to be. */

@@ -152,28 +152,16 @@ static __noinline int judge_block(struct reading *reading, struct scratch *scrat
 /* Changes the block so that its server refuses the call. EVENT_EDIT, or a negated reason: it costs the connection. */
 static __noinline int refuse_call(struct reading *reading, struct scratch *scratch, const struct policy *policy)
 {
-	struct http2_pass *pass = &scratch->pass;
-	struct hpack_edits *edits = &scratch->edits;
-	struct half *half = &reading->halves[ROLE_CLIENT];
+	int result;
 
 	count_denied_call();
 	if (scratch->judged.verdict & POLICY_DOUBT)
 		return -(int)scratch->judging.doubt;
 	if (!policy || !scratch->heard.grpc || policy->deny_reset || !scratch->firm)
 		return -REASON_CANNOT_REFUSE;
-	if (denial_neutralise(&half->direction.table, &pass->block, edits))
-		return -REASON_CANNOT_REFUSE;
-	/* What was put together from parts has gone out in part. */
-	if (edits->at[0] >= WINDOW_SIZE || edits->at[1] >= WINDOW_SIZE)
-		return -REASON_CANNOT_REFUSE;
-	if (pass->block.path_form == FORM_INCREMENTAL)
-		half->altered = 1;
-	pass->edit_position = pass->start + edits->at[0];
-	pass->edit_value = edits->value[0];
-	pass->edit_second = edits->value[1];
-	pass->edit_count = edits->count;
-	reading->denials++;
-	return EVENT_EDIT;
+	result = edit_path(&reading->halves[ROLE_CLIENT], scratch);
+	reading->denials += result == EVENT_EDIT;
+	return result;
 }
 
 static __always_inline int is_new_stream(const struct reading *reading, __u32 stream)
@@ -293,7 +281,7 @@ __noinline int read_answer(struct reading *reading, struct scratch *scratch)
 	if (!reading || !scratch)
 		return -REASON_HPACK_TRUNCATED;
 	call = find_call(reading, scratch->pass.stream);
-	refused = call && call->denied;
+	refused = call && (call->traits & TRAIT_DENIED);
 	reading->halves[ROLE_SERVER].repeated[0].length = 0;
 	reading->halves[ROLE_SERVER].repeated[1].length = 0;
 	result = decode_rewritten(reading, scratch, refused);

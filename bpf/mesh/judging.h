@@ -221,6 +221,26 @@ static __always_inline struct known_field *known_slot(const struct hpack_block *
 	return known;
 }
 
+/* Changes the :path of the block that was read so that its server refuses the call. EVENT_EDIT, or a negated reason. */
+static __always_inline int edit_path(struct half *half, struct scratch *scratch)
+{
+	struct http2_pass *pass = &scratch->pass;
+	struct hpack_edits *edits = &scratch->edits;
+
+	if (denial_neutralise(&half->direction.table, &pass->block, edits))
+		return -REASON_CANNOT_REFUSE;
+	/* What was put together from parts has gone out in part. */
+	if (edits->at[0] >= WINDOW_SIZE || edits->at[1] >= WINDOW_SIZE)
+		return -REASON_CANNOT_REFUSE;
+	if (pass->block.path_form == FORM_INCREMENTAL)
+		half->altered = 1;
+	pass->edit_position = pass->start + edits->at[0];
+	pass->edit_value = edits->value[0];
+	pass->edit_second = edits->value[1];
+	pass->edit_count = edits->count;
+	return EVENT_EDIT;
+}
+
 /* The place of calls that are like this one in what policies take from them. */
 static __always_inline struct known_call *known_call(const struct judging *judging, struct client_texts *kept)
 {

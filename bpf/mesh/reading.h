@@ -24,10 +24,12 @@ struct call {
 	__u32 dry_run;		      /* who would decide, if dry-run policies were in force */
 	__u16 http_status;
 	__u8 grpc_status;	      /* as sent, plus one; 0: not yet */
-	__u8 grpc : 1;		      /* content-type of the request */
-	__u8 denied : 1;	      /* a policy denies it: the server refuses it, as what it does not know */
-	__u8 place : 2;		      /* enum place */
-	__u8 reserved : 4;
+	__u8 traits;		      /* enum trait, and enum place */
+};
+
+enum trait {
+	TRAIT_GRPC = 4,	  /* content-type of the request */
+	TRAIT_DENIED = 8, /* a policy denies it: the server refuses it, as what it does not know */
 };
 
 /* Where a call is kept. */
@@ -35,6 +37,7 @@ enum place {
 	PLACE_OWN = 0,	  /* with its connection */
 	PLACE_SHARED = 1, /* in `shared_calls` */
 	PLACE_TABLE = 2,  /* in `calls` */
+	PLACE_MASK = 3,
 };
 
 /* A slot that connections share. It is claimed by its connection, and found by that and the call's stream. */

@@ -265,12 +265,12 @@ static __always_inline void record_call(const struct reading *reading, const str
 	flow->family = reading->family;
 	flow->source_port = reading->source_port;
 	flow->destination_port = reading->destination_port;
-	flow->reason = call->denied ? REASON_POLICY : REASON_NONE;
+	flow->reason = call->traits & TRAIT_DENIED ? REASON_POLICY : REASON_NONE;
 	flow->policy = decider_policy(call->halves[ROLE_CLIENT].tag);
 	flow->rule = decider_rule(call->halves[ROLE_CLIENT].tag);
 	flow->audit = call->halves[ROLE_SERVER].tag;
 	flow->dry_run = call->dry_run;
-	flow->verdict = call->denied ? VERDICT_DENY : VERDICT_ALLOW;
+	flow->verdict = call->traits & TRAIT_DENIED ? VERDICT_DENY : VERDICT_ALLOW;
 	__builtin_memcpy(flow->source_address, reading->source_address, sizeof(flow->source_address));
 	__builtin_memcpy(flow->destination_address, reading->destination_address, sizeof(flow->destination_address));
 	mark_flow(flow, sequence);
@@ -283,7 +283,7 @@ static __always_inline void key_of(const struct reading *reading, const struct c
 	key->destination = reading->destination;
 	key->service = reading->service;
 	key->method = call->method;
-	key->protocol = call->grpc ? PROTOCOL_GRPC : PROTOCOL_HTTP2;
+	key->protocol = call->traits & TRAIT_GRPC ? PROTOCOL_GRPC : PROTOCOL_HTTP2;
 }
 
 /* Counts the call that has just ended, perhaps by a RST_STREAM of the pass. */
@@ -305,7 +305,7 @@ __noinline int finish_call(struct reading *reading, struct scratch *scratch, __u
 	key.reentrant = scratch->index != 0;
 	if (ending == ENDING_CLIENT_RESET || ending == ENDING_SERVER_RESET)
 		code = scratch->pass.code;
-	if (call->grpc) {
+	if (call->traits & TRAIT_GRPC) {
 		if (ending == ENDING_COMPLETE)
 			status = call->grpc_status ? call->grpc_status - 1 : status_of_http(call->http_status);
 		else if (ending == ENDING_CLIENT_RESET && call->http_status && call->http_status != HTTP_OK)

@@ -11,18 +11,13 @@ import pytest
 
 from support import network
 from support.mesh import Mesh, MeshFactory, workload
-from support.policies import policy
+from support.policies import policy, service
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
 FOLDER = Path(__file__).resolve().parents[1] / "support"
 PORT = 18578
-SERVICE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {"name": "server", "namespace": "t"},
-    "spec": {"selector": {"app": "server"}, "ports": [{"name": "grpc", "port": PORT, "appProtocol": "grpc"}]},
-}
+SERVICE = service("server", PORT)
 POLICIES = [
     policy(
         "callers",

@@ -14,7 +14,7 @@ import pytest
 
 from support import machine, network
 from support.mesh import Mesh, end_program, workload
-from support.policies import policy
+from support.policies import policy, service
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -25,12 +25,7 @@ from attempts import ALLOWED, ATTEMPTS, FORBIDDEN  # noqa: E402
 
 PORT = 18577
 POLICY = policy("secret", {"to": [{"operation": {"paths": [FORBIDDEN.decode()]}}]}, action="DENY", app="server")
-SERVICE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {"name": "server", "namespace": "t"},
-    "spec": {"selector": {"app": "server"}, "ports": [{"name": "grpc", "port": PORT, "appProtocol": "grpc"}]},
-}
+SERVICE = service("server", PORT)
 
 
 class Trial:

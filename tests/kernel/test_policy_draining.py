@@ -6,24 +6,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support import network
 from support.mesh import MeshFactory, workload
-from support.policies import policy
+from support.policies import policy, service
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
 FOLDER = Path(__file__).resolve().parents[1] / "support"
 PORT = 18589
-SERVICE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {"name": "server", "namespace": "t"},
-    "spec": {"selector": {"app": "server"}, "ports": [{"name": "grpc", "port": PORT, "appProtocol": "grpc"}]},
-}
+SERVICE = service("server", PORT)
 POLICY = policy("eve", {"when": [{"key": "request.headers[x-user]", "values": ["eve"]}]}, action="DENY", app="server")
 
 SERVER = """

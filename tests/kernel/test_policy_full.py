@@ -14,19 +14,14 @@ import pytest
 from support import network
 from support.builds import compile_variant
 from support.mesh import MeshFactory, workload
-from support.policies import policy
+from support.policies import policy, service
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
 FOLDER = Path(__file__).resolve().parents[1] / "support"
 PORT = 18588
 ROOM, CONNECTIONS = 4, 7
-SERVICE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {"name": "server", "namespace": "t"},
-    "spec": {"selector": {"app": "server"}, "ports": [{"name": "grpc", "port": PORT, "appProtocol": "grpc"}]},
-}
+SERVICE = service("server", PORT)
 OF_CALLS = policy("secret", {"to": [{"operation": {"paths": ["/secret.Svc/Get"]}}]}, action="DENY", app="server")
 OF_CONNECTIONS = policy("blocks", {"from": [{"source": {"ipBlocks": ["10.0.0.0/8"]}}]}, action="DENY", app="server")
 

@@ -12,18 +12,13 @@ import pytest
 from support import network
 from support.machine import long_run
 from support.mesh import MeshFactory, workload
-from support.policies import policy
+from support.policies import policy, service
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
 PORT = 18580
 SECONDS = 60 if long_run() else 6
-SERVICE: dict[str, Any] = {
-    "apiVersion": "v1",
-    "kind": "Service",
-    "metadata": {"name": "server", "namespace": "t"},
-    "spec": {"selector": {"app": "server"}, "ports": [{"name": "grpc", "port": PORT, "appProtocol": "grpc"}]},
-}
+SERVICE = service("server", PORT)
 
 SERVER = """
 import sys

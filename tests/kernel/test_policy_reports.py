@@ -12,22 +12,13 @@ import pytest
 
 from support import network
 from support.mesh import Mesh, MeshFactory, workload
-from support.policies import callers, policy
+from support.policies import callers, policy, service
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
 FOLDER = Path(__file__).resolve().parents[1] / "support"
 CALLS_PORT, BYTES_PORT = 18586, 18587
 DRY_RUN = {"istio.io/dry-run": "true"}
-
-
-def service(name: str, port: int, protocol: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "namespace": "t"},
-        "spec": {"selector": {"app": name}, "ports": [{"name": "p", "port": port, "appProtocol": protocol}]},
-    }
 
 
 def header(*values: str) -> dict[str, Any]:

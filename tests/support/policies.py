@@ -35,3 +35,13 @@ def policy(
 def callers(**source: Sequence[str]) -> dict[str, Any]:
     """A rule with one source."""
     return {"from": [{"source": {name: list(values) for name, values in source.items()}}]}
+
+
+def service(name: str, port: int, protocol: str = "grpc", namespace: str = "t") -> dict[str, Any]:
+    """A Service for the workloads with the label app=NAME, with one port."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"selector": {"app": name}, "ports": [{"name": "p", "port": port, "appProtocol": protocol}]},
+    }

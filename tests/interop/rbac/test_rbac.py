@@ -21,6 +21,7 @@ from interop.stage import located, need
 from support import network
 from support.machine import long_run
 from support.mesh import Mesh, end_program, workload
+from support.policies import service
 
 FOLDER = Path(__file__).parent
 POLICIES = 5_000 if long_run() else 300
@@ -81,19 +82,13 @@ class Callers:
 PIPES: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 
 
-def service(port: int) -> Fields:
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": f"s{port}", "namespace": "rbac"},
-        "spec": {"selector": {"app": "server"}, "ports": [{"name": "grpc", "port": port, "appProtocol": "grpc"}]},
-    }
-
-
 BASE = [
     workload("rbac/server"),
     *(workload(key, serviceAccount=account) for key, account in CALLERS.items()),
-    *map(service, PORTS),
+    *(
+        {**service("server", port, namespace="rbac"), "metadata": {"name": f"s{port}", "namespace": "rbac"}}
+        for port in PORTS
+    ),
 ]
 
 
