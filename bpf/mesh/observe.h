@@ -258,10 +258,9 @@ static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch
 
 	if (!msg || !scratch)
 		return -1;
-	skip = at_most(skip, GOAWAY_SIZE);
 	length = scratch->rewrite.length;
 	data = msg->data;
-	data += skip;
+	data += masked(skip, 32);
 	if ((void *)(data + FRAME_HEADER_SIZE) > msg->data_end)
 		return -1;
 	data[0] = length >> 16;
@@ -272,7 +271,7 @@ static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch
 			return 0;
 		data = msg->data;
 		end = msg->data_end;
-		data += skip + FRAME_HEADER_SIZE + masked(i, REWRITE_LIMIT);
+		data += masked(skip + FRAME_HEADER_SIZE + i, REWRITE_SIZE);
 		if (data + 1 > end)
 			return -1;
 		*data = scratch->rewrite.bytes[masked(i, REWRITE_SIZE)];

@@ -53,7 +53,7 @@ static __noinline int forbid_table(struct sk_msg_md *msg)
 	if ((void *)(data + FRAME_HEADER_SIZE) > msg->data_end)
 		return -1;
 	data[2] = length + SETTING_SIZE;
-	data += FRAME_HEADER_SIZE + at_most(length, SETTINGS_LIMIT);
+	data += FRAME_HEADER_SIZE + masked(length, 2 * SETTINGS_LIMIT);
 	if ((void *)(data + SETTING_SIZE) > msg->data_end)
 		return -1;
 	data[0] = 0;

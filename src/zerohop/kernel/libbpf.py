@@ -42,13 +42,14 @@ _vsnprintf.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes
 
 # The last lines libbpf said, so that a load error can quote the verifier; printed only on request.
 messages: list[str] = []
+# As long as a verifier's log may be: what matters is its end.
+_buffer = ctypes.create_string_buffer(1 << 24)
 
 
 @PRINT_CALLBACK  # type: ignore[untyped-decorator]
 def _collect(level: int, fmt: bytes, arguments: int) -> int:
-    buffer = ctypes.create_string_buffer(65536)
-    _vsnprintf(buffer, len(buffer), fmt, arguments)
-    messages.append(buffer.value.decode(errors="replace"))
+    _vsnprintf(_buffer, len(_buffer), fmt, arguments)
+    messages.append(_buffer.value.decode(errors="replace"))
     del messages[:-64]
     return 0
 
