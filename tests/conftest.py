@@ -25,6 +25,7 @@ from support.mesh import ALWAYS, Direct, Mesh, MeshFactory, workload
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _before: leaks.Listing | None = None
+_machine = contextlib.ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,14 +35,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     global _before
+    _machine.enter_context(machine.bpffs())
     if machine.why_no_kernel_tests() is None:
         _before = leaks.listing()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if _before is None:
-        return
-    left = leaks.left_behind(_before)
+    with _machine:
+        left = [] if _before is None else leaks.left_behind(_before)
     if left:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:

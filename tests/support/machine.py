@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 MARK = "ZEROHOP_TEST_SESSION"
+BPFFS = "/sys/fs/bpf"
 
 
 @functools.cache
@@ -28,6 +31,22 @@ def cgroup_mount() -> Path:
     return mount
 
 
+@contextlib.contextmanager
+def bpffs() -> Iterator[None]:
+    """Mounts bpffs for the tests where nobody has; a machine that cannot mount it skips them."""
+    if os.geteuid() != 0 or mount_of("bpf") is not None:
+        yield
+        return
+    mounted = subprocess.run(["mount", "-t", "bpf", "bpf", BPFFS], capture_output=True).returncode == 0
+    mount_of.cache_clear()
+    try:
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", BPFFS], check=True)
+            mount_of.cache_clear()
+
+
 def zerohop_script() -> Path:
     """The console script of the environment that runs the tests."""
     return Path(sys.executable).with_name("zerohop")
@@ -40,7 +59,7 @@ def why_no_kernel_tests() -> str | None:
     if mount_of("cgroup2") is None:
         return "needs cgroup v2: mount -t cgroup2 none /sys/fs/cgroup"
     if mount_of("bpf") is None:
-        return "needs bpffs: mount -t bpf none /sys/fs/bpf"
+        return f"needs bpffs: mount -t bpf bpf {BPFFS}"
     if shutil.which("ip") is None:
         return "needs ip(8): install iproute2"
     if not zerohop_script().exists():
