@@ -82,6 +82,18 @@ struct http2_direction {
 	__u8 held[16];	    /* the beginning of what comes in a fixed size */
 };
 
+/* Where a header block began in this pass: what of it has come can be given back. */
+struct http2_mark {
+	__u32 position; /* of its first byte in the message; NO_FRAME: it has not begun, or not in this message */
+	__u32 remaining;
+	__u32 padding;
+	__u32 stream;
+	__u32 block_stream;
+	__u8 type;
+	__u8 flags;
+	__u8 reserved[2];
+};
+
 /* One pass over one message; scratch. The window is block.bytes[0 .. filled), and shows the message from `start` on. */
 struct http2_pass {
 	struct hpack_block block;
@@ -98,6 +110,7 @@ struct http2_pass {
 	__u32 edit_second;
 	__u32 edit_count;
 	__u32 frame; /* where the frame of a header block begins in the message; NO_FRAME: it is not whole in the window */
+	struct http2_mark mark;
 };
 
 ENGINE_INLINE void http2_start(struct http2_direction *dir, int client)
@@ -304,11 +317,49 @@ ENGINE_INLINE int http2_begin_frame(struct http2_direction *dir, struct http2_pa
 	return EVENT_NONE;
 }
 
+/* Gives back what has come in this pass of a header block that is not whole. Returns where it begins; NO_FRAME: nowhere. */
+ENGINE_INLINE __u32 http2_give_back(struct http2_direction *dir, const struct http2_pass *pass)
+{
+	const struct http2_mark *mark = &pass->mark;
+
+	if (!dir->block_stream || mark->position == NO_FRAME)
+		return NO_FRAME;
+	dir->state = HTTP2_BLOCK;
+	dir->remaining = mark->remaining;
+	dir->padding = mark->padding;
+	dir->stream = mark->stream;
+	dir->block_stream = mark->block_stream;
+	dir->type = mark->type;
+	dir->flags = mark->flags;
+	dir->block_length = 0;
+	dir->held_count = 0;
+	return mark->position;
+}
+
+/* Where a byte of the block, at `at` of block.bytes, stands in the message; NO_FRAME: it is not in the first frame of a
+ * block that began there. */
+ENGINE_INLINE __u32 http2_position(const struct http2_pass *pass, __u32 at)
+{
+	if (at < WINDOW_SIZE)
+		return pass->start + at;
+	at -= ASSEMBLY;
+	return pass->mark.position == NO_FRAME || at >= pass->mark.remaining ? NO_FRAME : pass->mark.position + at;
+}
+
 /* A part of a header block: read where it stands if it is whole, else put together. */
 ENGINE_INLINE int http2_block(struct http2_direction *dir, struct http2_pass *pass)
 {
 	__u32 available, left, part, to;
 
+	if (!dir->block_length) {
+		pass->mark.position = pass->position;
+		pass->mark.remaining = dir->remaining;
+		pass->mark.padding = dir->padding;
+		pass->mark.stream = dir->stream;
+		pass->mark.block_stream = dir->block_stream;
+		pass->mark.type = dir->type;
+		pass->mark.flags = dir->flags;
+	}
 	available = http2_available(pass);
 	left = pass->size - pass->position;
 	if (!dir->block_length && (dir->flags & FLAG_END_HEADERS) && dir->remaining <= WINDOW_SIZE &&

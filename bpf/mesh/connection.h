@@ -94,7 +94,7 @@ static __always_inline void stop_reception_reading(const struct end *end)
 	struct reception *reception = bpf_map_lookup_elem(&receptions, &cookie);
 
 	if (reception)
-		reception->reads = 0;
+		reception->reads = READS_NONE;
 }
 
 /* Puts the socket into the sockhash; only the two ESTABLISHED callbacks may. */
@@ -105,7 +105,7 @@ static __always_inline int enrol(struct bpf_sock_ops *ctx, __u64 id, struct conn
 	struct end_key key = end->key;
 	__u64 cookie = end->cookie;
 
-	reception.reads = conn->observers[role ^ 1] == OBSERVER_RECEIVER;
+	reception.reads = conn->observers[role ^ 1] == OBSERVER_RECEIVER ? READS_ALL : READS_NONE;
 	if (bpf_map_update_elem(&receptions, &cookie, &reception, BPF_ANY)) {
 		count_error(HELPER_MAP_UPDATE);
 		return -1;

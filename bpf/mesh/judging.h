@@ -229,12 +229,12 @@ static __always_inline int edit_path(struct half *half, struct scratch *scratch)
 
 	if (denial_neutralise(&half->direction.table, &pass->block, edits))
 		return -REASON_CANNOT_REFUSE;
-	/* What was put together from parts has gone out in part. */
-	if (edits->at[0] >= WINDOW_SIZE || edits->at[1] >= WINDOW_SIZE)
+	pass->edit_position = http2_position(pass, edits->at[0]);
+	if (pass->edit_position == NO_FRAME ||
+	    (edits->count > 1 && http2_position(pass, edits->at[1]) != pass->edit_position + 1))
 		return -REASON_CANNOT_REFUSE;
 	if (pass->block.path_form == FORM_INCREMENTAL)
 		half->altered = 1;
-	pass->edit_position = pass->start + edits->at[0];
 	pass->edit_value = edits->value[0];
 	pass->edit_second = edits->value[1];
 	pass->edit_count = edits->count;

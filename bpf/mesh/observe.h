@@ -10,6 +10,25 @@
 /* More steps than the longest message can need, a frame header and a payload each. */
 #define MAX_STEPS (1 << 20)
 
+/* Keeps the PIECE_SIZE bytes at `at` of block.bytes as the piece, or gets them back. 0, or -1: it is missing. */
+static __noinline int move_piece(struct scratch *scratch, struct piece_key *key, __u32 at, int keep)
+{
+	__u8 *part = &scratch->pass.block.bytes[at_most(at, HPACK_BUFFER_SIZE - PIECE_SIZE)];
+	struct piece *piece;
+
+	if (keep) {
+		if (!bpf_map_update_elem(&pieces, key, part, BPF_ANY))
+			return 0;
+		count_error(HELPER_MAP_UPDATE);
+		return -1;
+	}
+	piece = bpf_map_lookup_elem(&pieces, key);
+	if (!piece)
+		return -1;
+	copy_bytes(part, PIECE_SIZE, piece);
+	return 0;
+}
+
 /* Moves a partial header block from the assembly to its pieces, or back. Returns 0, or -1 when a piece is missing. */
 __noinline int move_pieces(struct scratch *scratch, __u64 id, __u32 role, __u32 length, int keep)
 {
@@ -19,24 +38,11 @@ __noinline int move_pieces(struct scratch *scratch, __u64 id, __u32 role, __u32 
 	if (!scratch)
 		return -1;
 	loop_below (i, HEADER_BLOCK_SIZE / PIECE_SIZE) {
-		struct piece *piece, *part;
-
 		if (i * PIECE_SIZE >= length)
 			break;
 		key.index = i;
-		part = (struct piece *)&scratch->pass.block.bytes[ASSEMBLY + (i & (HEADER_BLOCK_SIZE / PIECE_SIZE - 1)) *
-										    PIECE_SIZE];
-		if (keep) {
-			if (bpf_map_update_elem(&pieces, &key, part, BPF_ANY)) {
-				count_error(HELPER_MAP_UPDATE);
-				return -1;
-			}
-			continue;
-		}
-		piece = bpf_map_lookup_elem(&pieces, &key);
-		if (!piece)
+		if (move_piece(scratch, &key, ASSEMBLY + i * PIECE_SIZE, keep))
 			return -1;
-		copy_bytes(part, PIECE_SIZE, piece);
 	}
 	return 0;
 }
@@ -100,12 +106,14 @@ static __always_inline int begin_pass(struct reading *reading, struct scratch *s
 	struct http2_pass *pass = &scratch->pass;
 
 	pass->size = size;
-	pass->position = 0;
+	pass->position = scratch->from;
 	pass->start = 0;
 	pass->filled = 0;
+	pass->mark.position = NO_FRAME;
 	scratch->base = 0;
 	scratch->now = 0;
 	scratch->changed = 0;
+	scratch->cut = NO_FRAME;
 	scratch->goaway = 0;
 	if (unlikely(dir->block_length) && move_pieces(scratch, reading->id, role, dir->block_length, 0))
 		return REASON_HELPER_FAILED;
@@ -141,7 +149,8 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 /*
  * Reads a message of the direction that `role` sends. `fetch(context, scratch)` fills the window from the position on,
  * `edit(context, scratch)` writes bytes of the message, `rewrite(context, scratch, reading)` exchanges a frame for another; all
- * return 0, or -1.
+ * return 0, or -1. Where calls are judged, scratch->cut says from where on the message is to be read once more, with what
+ * comes after it: the part of a header block that it ends with.
  */
 #define read_message(reading, scratch, role, size, context, fetch, edit, rewrite)                                 \
 	({                                                                                                            \
@@ -166,6 +175,8 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 			if (__event == EVENT_REWRITE && rewrite(context, scratch, reading))                           \
 				__event = -REASON_CANNOT_REFUSE;                                                      \
 		}                                                                                                     \
+		if (unlikely(__event >= 0 && (reading)->judges && (role) == ROLE_CLIENT))                             \
+			(scratch)->cut = http2_give_back(__dir, &(scratch)->pass);                                    \
 		if (__event >= 0)                                                                                     \
 			__event = -end_pass(reading, scratch, role, __before);                                    \
 		if (unlikely((reading)->speaks == SPEAKS_UNKNOWN && __dir->client && __dir->state > HTTP2_TOKEN))                   \

@@ -85,6 +85,8 @@ struct half {
 	__u32 returned;		     /* of those, over by what this direction said */
 	__u32 altered;		     /* the table has entries that are, or had */
 	__u32 changed_seq;	     /* write_seq after the last message that was changed, 0: none was */
+	__u32 held;		     /* bytes of a header block that wait for its rest (mesh/holding.h) */
+	__u32 handed;		     /* 1: it is read where it arrives, for now (mesh/handing.h) */
 	struct repeated repeated[2]; /* by END_STREAM: headers and trailers take turns */
 };
 
@@ -191,6 +193,8 @@ struct scratch {
 	__u32 index;	      /* among its CPU's */
 	__u32 busy;
 	__u32 changed;	      /* what was shown is not what goes out */
+	__u32 from;	      /* the message is read from here on */
+	__u32 cut;	      /* and from here on it is to be read again, with what follows; NO_FRAME: it is read */
 	__u32 base;	      /* first byte of the message in the linear part that the kernel shows */
 	struct method method; /* to be inserted */
 	struct dial dial;

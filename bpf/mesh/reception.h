@@ -10,39 +10,8 @@
 #pragma once
 
 #include "mesh/enforcing.h"
-#include "mesh/observe.h"
-
-struct cut {
-	struct __sk_buff *skb;
-	__u32 left;
-	__u32 failed;
-};
-
-static long cut_piece(__u32 index, struct cut *cut)
-{
-	__u32 piece = cut->left < MAX_CUT_PIECE ? cut->left : MAX_CUT_PIECE;
-
-	if (!piece)
-		return 1;
-	if (bpf_skb_adjust_room(cut->skb, -(int)piece, 0, 0)) {
-		cut->failed = 1;
-		return 1;
-	}
-	cut->left -= piece;
-	return 0;
-}
-
-/* Takes `size` bytes off the front. 0, or -1 without memory for it: the helper copies what it takes off. */
-static __noinline int cut_front(struct __sk_buff *skb, __u32 size)
-{
-	struct cut cut = { .skb = skb, .left = size };
-
-#ifdef ZH_FAIL_CUT
-	return -1;
-#endif
-	bpf_loop(MAX_CUT_PIECES, cut_piece, &cut, 0);
-	return cut.failed || cut.left ? -1 : 0;
-}
+#include "mesh/handing.h"
+#include "mesh/holding.h"
 
 /* The stream cannot go on without a wrong byte. */
 static __noinline int break_off(struct reception *reception, const struct sock *sk)
@@ -59,31 +28,67 @@ static __noinline int break_off(struct reception *reception, const struct sock *
 	return break_connection(conn, sk, REASON_OVERLAP);
 }
 
-/* What no sender hook has seen: `size` bytes of the peer's. -1: they may not pass. */
-static __always_inline int read_received(struct __sk_buff *skb, const struct reception *reception, __u32 size,
+/* Reads the segment, whose first byte is `seq`. 0; 1: nothing is left of it; -1: there is a gap in the stream now. */
+static __always_inline int read_segment(struct __sk_buff *skb, struct reception *reception, struct reading *reading,
+				   struct scratch *scratch, __u32 seq)
+{
+	__u32 role = (reception->role ^ 1) & 1;
+	int result;
+
+	scratch->from = 0;
+	if (reception->reads == READS_HANDED && (__s32)(reception->read_from - seq) > 0)
+		scratch->from = reception->read_from - seq;
+	if (scratch->from >= skb->len)
+		return 0;
+	if (unlikely(role == ROLE_CLIENT && reading->halves[ROLE_CLIENT].held)) {
+		scratch->from = reading->halves[ROLE_CLIENT].held;
+		result = take_held(skb, scratch, reading);
+		if (result)
+			return result;
+	}
+	if (reading->off)
+		return 0;
+	scratch->firm = 1;
+	scratch->received = 1;
+	read_message(reading, scratch, role, skb->len, skb, fetch_skb, edit_skb, rewrite_skb);
+	if (unlikely(!reading->off && scratch->cut != NO_FRAME))
+		return hold_back(skb, scratch, reading, scratch->cut);
+	return 0;
+}
+
+/* What no sender hook has seen, from `seq` on. -1: it may not pass, or nothing is left of it. */
+static __always_inline int read_received(struct __sk_buff *skb, struct reception *reception, __u32 seq,
 					 const struct sock *sk)
 {
 	__u64 id = reception->connection;
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
-	__u32 role = (reception->role ^ 1) & 1;
+	__u32 end = seq + skb->len;
 	struct connection *conn;
 	struct scratch *scratch;
+	int result;
 
-	if (!reading || reading->off)
+	if (!reading || (reading->off && !reading->halves[ROLE_CLIENT].held))
 		return 0;
 	scratch = acquire_scratch();
 	if (!scratch) {
 		stop_reading(reading, REASON_NO_SCRATCH);
+		result = reading->halves[ROLE_CLIENT].held ? -1 : 0;
 	} else {
-		scratch->firm = 1;
-		scratch->received = 1;
-		read_message(reading, scratch, role, size, skb, fetch_skb, edit_skb, rewrite_skb);
+		result = read_segment(skb, reception, reading, scratch, seq);
 		release_scratch(scratch);
 	}
+	if (unlikely(result < 0)) {
+		stop_reading(reading, REASON_HELPER_FAILED);
+		conn = bpf_map_lookup_elem(&connections, &id);
+		break_connection(conn, sk, REASON_HELPER_FAILED);
+		return -1;
+	}
+	if (reception->reads == READS_HANDED)
+		report_read(reception, end);
 	if (likely(!reading->off || !reading->judges))
-		return 0;
+		return -result;
 	conn = bpf_map_lookup_elem(&connections, &id);
-	return may_pass_unread(conn, id, sk) ? 0 : -1;
+	return may_pass_unread(conn, id, sk) ? -result : -1;
 }
 
 /* The receiver hook: one segment, or several that were joined, under the receiver's lock. */
@@ -93,7 +98,7 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 	__u64 cookie = bpf_get_socket_cookie(skb);
 	struct reception *reception = bpf_map_lookup_elem(&receptions, &cookie);
 	const struct tcp_skb_cb *segment;
-	__u32 len = skb->len, overlap;
+	__u32 len = skb->len, overlap, seq;
 
 	if (!reception || !len)
 		return SK_PASS;
@@ -106,7 +111,7 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 	overlap = reception->next_seq - segment->seq;
 	if (likely((__s32)overlap <= 0)) {
 		reception->next_seq = segment->seq + len;
-		if (reception->reads && read_received(skb, reception, len, kern->sk))
+		if (reception->reads && read_received(skb, reception, segment->seq, kern->sk))
 			return SK_DROP;
 		return SK_PASS;
 	}
@@ -115,14 +120,15 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 #endif
 	if (overlap > len)
 		overlap = len;
-	if (cut_front(skb, overlap)) {
+	if (shift_front(skb, overlap, 0)) {
 		break_off(reception, kern->sk);
 		return SK_DROP;
 	}
 	if (overlap == len)
 		return SK_DROP;
-	reception->next_seq += len - overlap;
-	if (reception->reads && read_received(skb, reception, len - overlap, kern->sk))
+	seq = reception->next_seq;
+	reception->next_seq = seq + len - overlap;
+	if (reception->reads && read_received(skb, reception, seq, kern->sk))
 		return SK_DROP;
 	return SK_PASS;
 }

@@ -8,9 +8,9 @@
  */
 #pragma once
 
+#include "mesh/handing.h"
 #include "mesh/observe.h"
 #include "mesh/tables.h"
-#include "shared/kernel.h"
 
 /* What a new segment adds to the send buffer's account beside its bytes, with room for one that is not full. */
 #define SEND_OVERHEAD 16384
@@ -76,10 +76,17 @@ __noinline int readable_bytes(struct reading *reading, __u32 role, __u32 size, _
 	return opaque < size ? opaque : size;
 }
 
+/* The verdict is for `bytes`; 0: for the whole message. What an earlier piece of it named stands until it is taken back. */
+static __always_inline void name_bytes(struct sk_msg_md *msg, const struct sk_msg *kern, __u32 bytes)
+{
+	if (unlikely(bytes != kern->apply_bytes) && bpf_msg_apply_bytes(msg, bytes))
+		count_error(HELPER_MSG_APPLY_BYTES);
+}
+
 /* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is; 0: it reads no more; -1:
- * it can read no more, and no byte may pass unread. */
-static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_msg *kern, __u64 id, __u32 role,
-				       int shortcut)
+ * it can read no more, and no byte may pass unread. What it leaves to the receiver's hook is not to go past TCP. */
+static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_msg *kern, const struct connection *conn,
+				       __u64 id, __u32 role, __u32 *shortcut)
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 	const struct sock *sk = kern->sk;
@@ -90,16 +97,20 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 
 	if (!reading || reading->off)
 		return 0;
+	if (unlikely(reading->halves[role].handed) && !take_back(reading, &conn->ends[ROLE_SERVER], write_seq))
+		goto leave;
 	grown = 0;
 	unseen = write_seq - reading->halves[role].next_seq;
 	shown = size;
 	if (unlikely(unseen > 0))
 		skip_unseen(reading, role, unseen);
-	if (!shortcut) {
+	if (!*shortcut) {
 		room = sk->sk_sndbuf - SEND_OVERHEAD - sk->sk_wmem_queued;
 		if (unlikely((__s32)room < 0))
 			room = 0;
 		if (unlikely(room / 2 < size)) {
+			if (reading->judges && role == ROLE_CLIENT && unseen >= 0)
+				goto hand_over;
 			shown = readable_bytes(reading, role, size, room);
 			fits = shown <= room / 2;
 		}
@@ -113,7 +124,7 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		}
 		if (shown > (__u32)-unseen)
 			shown = -unseen;
-		if (shortcut)
+		if (*shortcut)
 			reading->halves[role].next_seq -= shown;
 	} else {
 		scratch = acquire_scratch();
@@ -121,6 +132,7 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 			stop_reading(reading, REASON_NO_SCRATCH);
 			return reading->judges ? -1 : 0;
 		}
+		scratch->from = 0;
 		scratch->firm = fits;
 		scratch->received = 0;
 		if (unlikely(reading->judges && reading->arriving && role == ROLE_SERVER)) {
@@ -134,22 +146,34 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg, rewrite_msg);
 		shown -= more;
 		grown = scratch->pass.size - shown;
+		if (unlikely(scratch->cut != NO_FRAME))
+			shown = scratch->cut - grown;
 		/* What went past TCP is not given back; what was changed before has gone out. */
 		reading->halves[role].changed_seq = 0;
-		if (unlikely((scratch->changed || more) && !shortcut))
+		if (unlikely((scratch->changed || more) && !*shortcut))
 			reading->halves[role].changed_seq = (write_seq + shown + grown) | 1;
 		release_scratch(scratch);
-		reading->halves[role].next_seq = shortcut ? write_seq : write_seq + shown + grown;
+		reading->halves[role].next_seq = *shortcut ? write_seq : write_seq + shown + grown;
+		if (unlikely(!(shown + grown)))
+			goto hand_over;
 	}
 	if (unlikely(reading->off && reading->judges))
 		return -1;
 	/*
 	 * A piece that may not fit has its length named, although it is all there is: so much passes unseen after an error,
-	 * else a whole message would. What an earlier piece of this message named still stands, until it is taken back.
+	 * else a whole message would.
 	 */
 	if (unlikely(shown < size || !fits))
 		named = shown + grown;
-	if (unlikely(named != kern->apply_bytes) && bpf_msg_apply_bytes(msg, named))
-		count_error(HELPER_MSG_APPLY_BYTES);
+	name_bytes(msg, kern, named);
 	return (__u32)(shown + grown);
+hand_over:
+	if (hand_over(reading, &conn->ends[ROLE_SERVER], write_seq)) {
+		stop_reading(reading, REASON_HELPER_FAILED);
+		return -1;
+	}
+leave:
+	*shortcut = 0;
+	name_bytes(msg, kern, 0);
+	return size;
 }

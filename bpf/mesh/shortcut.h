@@ -246,7 +246,7 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	}
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
 	if (conn->observers[role] == OBSERVER_SENDER && !READ_ONCE(conn->leave_ns)) {
-		shown = read_sent(msg, kern, member->connection, role, shortcut);
+		shown = read_sent(msg, kern, conn, member->connection, role, &shortcut);
 		if (unlikely(shown < 0)) {
 			if (!may_pass_unread(conn, member->connection, kern->sk))
 				return SK_DROP;

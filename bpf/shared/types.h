@@ -106,13 +106,24 @@ struct membership {
 	__u32 shut;	  /* 1: denied, and in no hook: nothing that comes is let in (mesh/guard.h) */
 };
 
+/* Whether the engine reads what comes. */
+enum reads {
+	READS_NONE = 0,	  /* a sender hook has */
+	READS_ALL = 1,	  /* no sender hook does */
+	READS_HANDED = 2, /* one does, but for the time being not (mesh/handing.h) */
+};
+
 /* What came to a member by TCP. */
 struct reception {
 	__u64 connection;
 	__u32 next_seq; /* sequence number of the byte after the last that the receiver hook has passed on */
 	__u16 broken;	/* enum reason: nothing more is passed on */
 	__u8 role;	/* of this end */
-	__u8 reads;	/* the engine reads here what comes: no sender hook has */
+	__u8 reserved;
+	__u32 reads;	/* enum reads */
+	__u32 read_from; /* READS_HANDED: the first byte that no sender hook has read, */
+	__u32 read_to;	/* and the one after the last that was read here */
+	__u32 padding;
 };
 
 /* A SYN that reached a managed listener; keyed by the client's end. */
