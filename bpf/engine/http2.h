@@ -33,6 +33,7 @@ enum http2_event {
 	EVENT_GOAWAY = 7,
 	EVENT_EDIT = 8,	   /* `edit_count` bytes of the message at `edit_position` become `edit_value` and `edit_second` */
 	EVENT_REWRITE = 9, /* the caller's own: a frame is replaced */
+	EVENT_CUT = 10,	   /* `whole`: the message ends within the frame that begins at `position` */
 };
 
 enum http2_type {
@@ -110,6 +111,8 @@ struct http2_pass {
 	__u32 edit_second;
 	__u32 edit_count;
 	__u32 frame; /* where the frame of a header block begins in the message; NO_FRAME: it is not whole in the window */
+	__u32 lead;  /* 1: its first byte, a zero, has gone before */
+	__u32 whole; /* frames of headers are taken in as a whole, if they are of the usual form */
 	struct http2_mark mark;
 };
 
@@ -322,7 +325,7 @@ ENGINE_INLINE __u32 http2_give_back(struct http2_direction *dir, const struct ht
 {
 	const struct http2_mark *mark = &pass->mark;
 
-	if (!dir->block_stream || mark->position == NO_FRAME)
+	if (!dir->block_stream || mark->position >= pass->size)
 		return NO_FRAME;
 	dir->state = HTTP2_BLOCK;
 	dir->remaining = mark->remaining;
@@ -551,6 +554,53 @@ ENGINE_INLINE int http2_quick(struct http2_direction *dir, struct http2_pass *pa
 }
 
 /*
+ * A frame that is about to begin, where frames of headers are to be whole in their message, so that they can be replaced.
+ * The first byte of one may have gone before: it is a zero, and stays one. Returns EVENT_END, having done nothing, for
+ * what is none of these; EVENT_CUT where it cannot be told, or the frame is not whole in the message.
+ */
+ENGINE_GLOBAL int http2_whole(struct http2_direction *dir, struct http2_pass *pass)
+{
+	__u32 available, left, at, lead, length, flags, stream, need;
+	const __u8 *bytes;
+	__u64 head;
+
+	if (!dir || !pass)
+		return -REASON_FRAME_ORDER;
+	lead = dir->held_count;
+	left = pass->size - pass->position;
+	if (lead > 1 || (lead && dir->held[0]) || dir->block_stream || !dir->begun || !left)
+		return EVENT_END;
+	need = FRAME_HEADER_SIZE - lead;
+	if (left < need)
+		return EVENT_CUT;
+	available = http2_available(pass);
+	if (available < need)
+		return http2_more(pass, need);
+	at = http2_at(pass);
+	bytes = &pass->block.bytes[at];
+	head = lead ? load_be64(bytes) >> 8 : load_be64(bytes);
+	length = head >> 40;
+	flags = head >> 24 & 0xff;
+	stream = ((__u32)head << 8 | bytes[lead ? 7 : 8]) & 0x7fffffff;
+	if ((head >> 32 & 0xff) != FRAME_HEADERS || !stream || length > WINDOW_SIZE - FRAME_HEADER_SIZE ||
+	    (flags & (FLAG_PADDED | FLAG_PRIORITY | FLAG_END_HEADERS)) != FLAG_END_HEADERS)
+		return EVENT_END;
+	if (left < need + length)
+		return EVENT_CUT;
+	if (available < need + length)
+		return http2_more(pass, need + length);
+	dir->held_count = 0;
+	pass->block.position = at + need;
+	pass->block.end = at + need + length;
+	pass->stream = stream;
+	pass->flags = flags;
+	pass->frame = pass->position;
+	pass->lead = lead;
+	pass->position += need + length;
+	return EVENT_HEADERS;
+}
+
+/*
  * Goes on in the message. Returns an enum http2_event, or a negated reason: the direction can be read no further.
  * After EVENT_DATA the caller takes the payload in, and ends it with `http2_finish_payload` when nothing remains.
  */
@@ -560,7 +610,7 @@ ENGINE_INLINE int http2_step(struct http2_direction *dir, struct http2_pass *pas
 	int event;
 
 	if (dir->state == HTTP2_FRAME) {
-		event = http2_quick(dir, pass);
+		event = unlikely(pass->whole) ? http2_whole(dir, pass) : http2_quick(dir, pass);
 		if (likely(event != EVENT_END))
 			return event;
 		event = http2_fixed(dir, pass);

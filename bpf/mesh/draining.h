@@ -18,6 +18,14 @@ static __always_inline int is_draining(const struct reading *reading)
 	return reading->last_good != 0;
 }
 
+/* Whether frames of headers that `role` sends may have to be written anew. */
+static __always_inline int may_rewrite(const struct reading *reading, __u32 role)
+{
+	if (likely(!reading->judges))
+		return 0;
+	return role == ROLE_CLIENT ? reading->halves[ROLE_CLIENT].altered != 0 : reading->denials || is_draining(reading);
+}
+
 /* The call of the block that was read is made elsewhere: what its server gets of it is refused. EVENT_EDIT, EVENT_NONE, or
  * a negated reason. */
 static __noinline int turn_away(struct reading *reading, struct scratch *scratch)

@@ -42,60 +42,82 @@ static __noinline int shift_front(struct __sk_buff *skb, __u32 size, __u32 grows
 	return shift.failed || shift.left ? -1 : 0;
 }
 
-/* Moves what is held, from its byte `from` on, between the beginning of block.bytes and its pieces. 0, or -1. */
-static __noinline int move_held(struct scratch *scratch, __u64 id, __u32 from, __u32 length, int keep)
-{
-	struct piece_key key = { .connection = id, .role = ROLE_CLIENT };
-	__u32 i;
-
-	loop_below (i, HEADER_BLOCK_SIZE / PIECE_SIZE) {
-		if (i * PIECE_SIZE >= length)
-			break;
-		if ((i + 1) * PIECE_SIZE <= from)
-			continue;
-		key.index = i;
-		if (move_piece(scratch, &key, i * PIECE_SIZE, keep))
-			return -1;
-	}
-	return 0;
-}
-
 /* Adds the segment's bytes from `at` to its end to what is held. 0, or -1. */
 static __noinline int hold_bytes(struct __sk_buff *skb, struct scratch *scratch, struct reading *reading, __u32 at)
 {
+	struct piece_key key = { .connection = reading->id, .role = ROLE_CLIENT };
 	struct half *half = &reading->halves[ROLE_CLIENT];
-	__u32 held = half->held, count = skb->len - at;
+	__u32 i, to, offset, count, held = half->held, end = held + skb->len - at;
 
-	if (held + count > MAX_BLOCK_SIZE || move_held(scratch, reading->id, held, held, 0))
+	if (end > MAX_BLOCK_SIZE)
 		return -1;
-	count = at_most(count, HEADER_BLOCK_SIZE);
-	engine_opaque(count);
-	if (!count || bpf_skb_load_bytes(skb, at, &scratch->pass.block.bytes[masked(held, HEADER_BLOCK_SIZE)], count)) {
-		count_error(HELPER_SKB_LOAD_BYTES);
-		return -1;
+	loop_below (i, HEADER_BLOCK_SIZE / PIECE_SIZE) {
+		key.index = held / PIECE_SIZE + i;
+		to = i ? key.index * PIECE_SIZE : held;
+		if (to >= end)
+			break;
+		offset = masked(to, PIECE_SIZE);
+		if (offset && move_piece(scratch, &key, 0, 0))
+			return -1;
+		count = at_most(at_most(PIECE_SIZE - offset, end - to), PIECE_SIZE);
+		engine_opaque(count);
+		if (!count || bpf_skb_load_bytes(skb, at + to - held, &scratch->pass.block.bytes[offset], count)) {
+			count_error(HELPER_SKB_LOAD_BYTES);
+			return -1;
+		}
+		if (move_piece(scratch, &key, 0, 1))
+			return -1;
 	}
-	if (move_held(scratch, reading->id, held, held + count, 1))
-		return -1;
-	half->held = held + count;
+	half->held = end;
 	return 0;
 }
 
 /* Puts what is held before the segment. 0, or -1. */
 static __noinline int put_back(struct __sk_buff *skb, struct scratch *scratch, struct reading *reading)
 {
+	struct piece_key key = { .connection = reading->id, .role = ROLE_CLIENT };
 	struct half *half = &reading->halves[ROLE_CLIENT];
-	__u32 held = at_most(half->held, HEADER_BLOCK_SIZE);
+	__u32 held = half->held, i, count;
 
-	if (move_held(scratch, reading->id, 0, held, 0) || shift_front(skb, held, 1))
+	if (shift_front(skb, held, 1))
 		return -1;
-	engine_opaque(held);
-	if (!held || bpf_skb_store_bytes(skb, 0, scratch->pass.block.bytes, held, 0)) {
-		count_error(HELPER_SKB_STORE_BYTES);
-		return -1;
+	loop_below (i, HEADER_BLOCK_SIZE / PIECE_SIZE) {
+		if (i * PIECE_SIZE >= held)
+			break;
+		key.index = i;
+		if (move_piece(scratch, &key, 0, 0))
+			return -1;
+		bpf_map_delete_elem(&pieces, &key);
+		count = at_most(held - i * PIECE_SIZE, PIECE_SIZE);
+		engine_opaque(count);
+		if (!count || bpf_skb_store_bytes(skb, i * PIECE_SIZE, scratch->pass.block.bytes, count, 0)) {
+			count_error(HELPER_SKB_STORE_BYTES);
+			return -1;
+		}
 	}
-	drop_pieces(reading->id, ROLE_CLIENT, held);
 	half->held = 0;
 	return 0;
+}
+
+/* The segment ends at `at`: bpf_skb_change_tail makes none so long. So its bytes move towards its end, and its front goes. */
+static __noinline int move_to_end(struct __sk_buff *skb, struct scratch *scratch, __u32 at)
+{
+	__u8 *bytes = scratch->pass.block.bytes;
+	__u32 i, end, count, by = skb->len - at;
+
+	loop_below (i, MAX_SEGMENT / WINDOW_SIZE) {
+		if (i * WINDOW_SIZE >= at)
+			break;
+		end = at - i * WINDOW_SIZE;
+		count = at_most(end, WINDOW_SIZE);
+		engine_opaque(count);
+		if (!count || bpf_skb_load_bytes(skb, end - count, bytes, count) ||
+		    bpf_skb_store_bytes(skb, end - count + by, bytes, count, 0)) {
+			count_error(HELPER_SKB_STORE_BYTES);
+			return -1;
+		}
+	}
+	return shift_front(skb, by, 0);
 }
 
 /* The segment's bytes from `at` on wait. 1: nothing is left of it; 0; or -1. */
@@ -105,6 +127,8 @@ static __noinline int hold_back(struct __sk_buff *skb, struct scratch *scratch, 
 		return -1;
 	if (!at)
 		return shift_front(skb, skb->len, 0) ? -1 : 1;
+	if (at > MAX_TAIL_CHANGE)
+		return move_to_end(skb, scratch, at);
 	if (bpf_skb_change_tail(skb, at, 0)) {
 		count_error(HELPER_SKB_CHANGE_TAIL);
 		return -1;
@@ -112,12 +136,12 @@ static __noinline int hold_back(struct __sk_buff *skb, struct scratch *scratch, 
 	return 0;
 }
 
-/* What is held goes before the segment, if that may end the first frame of its block. Returns as hold_back. */
+/* What is held goes before the segment, if that may end the first frame of its block; else both wait. Returns as above. */
 static __always_inline int take_held(struct __sk_buff *skb, struct scratch *scratch, struct reading *reading)
 {
 	const struct half *half = &reading->halves[ROLE_CLIENT];
 
-	if (!reading->off && half->held + skb->len < half->direction.remaining)
-		return hold_back(skb, scratch, reading, 0);
-	return put_back(skb, scratch, reading);
+	if (reading->off || half->held + skb->len >= half->direction.remaining)
+		return put_back(skb, scratch, reading);
+	return hold_back(skb, scratch, reading, 0);
 }

@@ -110,6 +110,8 @@ static __always_inline int begin_pass(struct reading *reading, struct scratch *s
 	pass->start = 0;
 	pass->filled = 0;
 	pass->mark.position = NO_FRAME;
+	pass->lead = 0;
+	pass->whole = scratch->firm && !scratch->received && may_rewrite(reading, role);
 	scratch->base = 0;
 	scratch->now = 0;
 	scratch->changed = 0;
@@ -150,7 +152,7 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
  * Reads a message of the direction that `role` sends. `fetch(context, scratch)` fills the window from the position on,
  * `edit(context, scratch)` writes bytes of the message, `rewrite(context, scratch, reading)` exchanges a frame for another; all
  * return 0, or -1. Where calls are judged, scratch->cut says from where on the message is to be read once more, with what
- * comes after it: the part of a header block that it ends with.
+ * comes after it: the part of a header block, or of an answer's frame, that it ends with.
  */
 #define read_message(reading, scratch, role, size, context, fetch, edit, rewrite)                                 \
 	({                                                                                                            \
@@ -163,7 +165,7 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 			if (__event < 0)                                                                              \
 				break;                                                                                \
 			__event = take_step(reading, scratch, role);                                                  \
-			if (__event == EVENT_END)                                                                     \
+			if (__event == EVENT_END || __event == EVENT_CUT)                                             \
 				break;                                                                                \
 			if (__event == EVENT_MORE && fetch(context, scratch))                                         \
 				__event = -REASON_HELPER_FAILED;                                                      \
@@ -177,6 +179,8 @@ static __always_inline void give_up(struct reading *reading, __u32 role, __u32 r
 		}                                                                                                     \
 		if (unlikely(__event >= 0 && (reading)->judges && (role) == ROLE_CLIENT))                             \
 			(scratch)->cut = http2_give_back(__dir, &(scratch)->pass);                                    \
+		if (unlikely(__event == EVENT_CUT))                                                                   \
+			(scratch)->cut = (scratch)->pass.position;                                                    \
 		if (__event >= 0)                                                                                     \
 			__event = -end_pass(reading, scratch, role, __before);                                    \
 		if (unlikely((reading)->speaks == SPEAKS_UNKNOWN && __dir->client && __dir->state > HTTP2_TOKEN))                   \
@@ -240,80 +244,88 @@ static __noinline int edit_msg(struct sk_msg_md *msg, struct scratch *scratch)
 	return 0;
 }
 
-/* Where the linear part begins with a frame's header, writes a GOAWAY, and the header after it. */
-static __noinline int write_goaway(struct sk_msg_md *msg, __u32 last_good)
+static __always_inline void put_u32(__u8 *to, __u32 value)
 {
-	__u8 *data = msg->data;
-	int i;
-
-	if ((void *)(data + GOAWAY_SIZE + FRAME_HEADER_SIZE) > msg->data_end)
-		return -1;
-	for (i = 0; i < FRAME_HEADER_SIZE; i++)
-		data[GOAWAY_SIZE + i] = data[i];
-	for (i = 0; i < GOAWAY_SIZE; i++)
-		data[i] = 0;
-	data[2] = GOAWAY_SIZE - FRAME_HEADER_SIZE;
-	data[3] = FRAME_GOAWAY;
-	data[FRAME_HEADER_SIZE] = last_good >> 24;
-	data[FRAME_HEADER_SIZE + 1] = last_good >> 16;
-	data[FRAME_HEADER_SIZE + 2] = last_good >> 8;
-	data[FRAME_HEADER_SIZE + 3] = last_good;
-	return 0;
+	to[0] = value >> 24;
+	to[1] = value >> 16;
+	to[2] = value >> 8;
+	to[3] = value;
 }
 
-/* Writes the length of the frame whose header is `skip` bytes into the linear part, and the block after it. */
-static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch, __u32 skip)
+static __always_inline void put_frame_header(__u8 *to, __u32 length, __u32 type, __u32 flags, __u32 stream)
 {
-	__u32 length, i;
+	to[0] = length >> 16;
+	to[1] = length >> 8;
+	to[2] = length;
+	to[3] = type;
+	to[4] = flags;
+	put_u32(&to[5], stream);
+}
+
+/* What stands before the block that is written anew: a GOAWAY where one is due, and the frame's header. Returns its size. */
+static __always_inline __u32 put_prefix(struct scratch *scratch, const struct reading *reading)
+{
+	const struct http2_pass *pass = &scratch->pass;
+	__u32 length = scratch->rewrite.length;
+	__u8 *prefix = scratch->prefix;
+
+	if (likely(!scratch->goaway)) {
+		put_frame_header(prefix, length, FRAME_HEADERS, pass->flags, pass->stream);
+		return FRAME_HEADER_SIZE;
+	}
+	put_frame_header(prefix, GOAWAY_SIZE - FRAME_HEADER_SIZE, FRAME_GOAWAY, 0, 0);
+	put_u32(&prefix[FRAME_HEADER_SIZE], reading->last_good);
+	put_u32(&prefix[FRAME_HEADER_SIZE + 4], 0);
+	put_frame_header(&prefix[GOAWAY_SIZE], length, FRAME_HEADERS, pass->flags, pass->stream);
+	return GOAWAY_SIZE + FRAME_HEADER_SIZE;
+}
+
+/* Writes the prefix, from its byte `lead` on, and the block after it to the linear part. 0, or -1. */
+static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch, __u32 prefix, __u32 lead)
+{
+	__u32 length, i, byte;
 	__u8 *data, *end;
 
 	if (!msg || !scratch)
 		return -1;
-	length = scratch->rewrite.length;
-	data = msg->data;
-	data += masked(skip, 32);
-	if ((void *)(data + FRAME_HEADER_SIZE) > msg->data_end)
-		return -1;
-	data[0] = length >> 16;
-	data[1] = length >> 8;
-	data[2] = length;
-	loop_below (i, REWRITE_LIMIT) {
-		if (i >= length)
+	length = prefix + scratch->rewrite.length;
+	loop_below (i, REWRITE_LIMIT + PREFIX_SIZE) {
+		if (i + lead >= length)
 			return 0;
+		byte = i + lead < prefix ? scratch->prefix[masked(i + lead, PREFIX_SIZE)] :
+					   scratch->rewrite.bytes[masked(i + lead - prefix, REWRITE_SIZE)];
 		data = msg->data;
 		end = msg->data_end;
-		data += masked(skip + FRAME_HEADER_SIZE + i, REWRITE_SIZE);
+		data += masked(i, REWRITE_SIZE);
 		if (data + 1 > end)
 			return -1;
-		*data = scratch->rewrite.bytes[masked(i, REWRITE_SIZE)];
+		*data = byte;
 	}
-	return 0;
+	return -1;
 }
 
 /* Puts another block into the frame of headers that the pass has just read, and a GOAWAY before it where one is due. */
 static __noinline int rewrite_msg(struct sk_msg_md *msg, struct scratch *scratch, const struct reading *reading)
 {
 	struct http2_pass *pass = &scratch->pass;
-	__u32 skip = scratch->goaway ? GOAWAY_SIZE : 0;
-	__u32 frame = pass->frame, was = pass->position - frame, is = skip + FRAME_HEADER_SIZE + scratch->rewrite.length;
+	__u32 prefix = put_prefix(scratch, reading), frame = pass->frame, lead = pass->lead;
+	__u32 was = pass->position - frame, is = prefix - lead + scratch->rewrite.length;
 	long failed = 0;
 
 	if (frame == NO_FRAME || !scratch->firm)
 		return -1;
 	if (is > was)
-		failed = bpf_msg_push_data(msg, frame + FRAME_HEADER_SIZE, is - was, 0);
+		failed = bpf_msg_push_data(msg, frame + FRAME_HEADER_SIZE - 1, is - was, 0);
 	else if (is < was)
-		failed = bpf_msg_pop_data(msg, frame + FRAME_HEADER_SIZE, was - is, 0);
+		failed = bpf_msg_pop_data(msg, frame + FRAME_HEADER_SIZE - 1, was - is, 0);
 	if (failed || bpf_msg_pull_data(msg, frame, frame + is, 0)) {
 		count_error(HELPER_MSG_PUSH_DATA);
 		return -1;
 	}
 	scratch->base = frame;
 	scratch->changed = 1;
-	if (skip && write_goaway(msg, reading->last_good))
-		return -1;
 	scratch->goaway = 0;
-	if (write_frame(msg, scratch, skip))
+	if (write_frame(msg, scratch, prefix, lead))
 		return -1;
 	pass->size += is - was;
 	pass->position = frame + is;

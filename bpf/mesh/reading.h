@@ -84,9 +84,9 @@ struct half {
 	__u32 spilled;		     /* calls that were given a place elsewhere, by who reads requests */
 	__u32 returned;		     /* of those, over by what this direction said */
 	__u32 altered;		     /* the table has entries that are, or had */
-	__u32 changed_seq;	     /* write_seq after the last message that was changed, 0: none was */
-	__u32 held;		     /* bytes of a header block that wait for its rest (mesh/holding.h) */
 	__u32 handed;		     /* 1: it is read where it arrives, for now (mesh/handing.h) */
+	__u32 changed_seq;	     /* write_seq after the last message that was changed, 0: none was */
+	__u32 held;		     /* bytes that wait for the rest of their frame (mesh/holding.h, mesh/whole.h) */
 	struct repeated repeated[2]; /* by END_STREAM: headers and trailers take turns */
 };
 
@@ -181,6 +181,9 @@ struct judging {
 	struct known_field spare; /* of one that is in no table */
 };
 
+/* Room for a GOAWAY and the header of another frame. A power of two. */
+#define PREFIX_SIZE 32
+
 /* What a pass needs beside the connection's own state. */
 struct scratch {
 	__u64 now;	      /* when the message was seen; 0: not asked for yet */
@@ -201,6 +204,7 @@ struct scratch {
 	struct judgement judged;
 	struct judging judging;
 	struct hpack_edits edits;
+	__u8 prefix[PREFIX_SIZE]; /* of a frame that is written anew: what stands before the block */
 	struct hpack_rewrite rewrite;
 };
 

@@ -149,6 +149,8 @@ __noinline int close_reading(__u64 id, int left)
 gone:
 	drop_pieces(id, ROLE_CLIENT, reading->halves[ROLE_CLIENT].direction.block_length + reading->halves[ROLE_CLIENT].held);
 	drop_pieces(id, ROLE_SERVER, reading->halves[ROLE_SERVER].direction.block_length);
+	if (reading->halves[ROLE_SERVER].held)
+		drop_pieces(id, ROLE_SERVER, WINDOW_SIZE);
 	if (reading->judges)
 		bpf_map_delete_elem(&client_texts, &id);
 	bpf_map_delete_elem(&readings, &id);

@@ -41,7 +41,6 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct reception 
 	if (scratch->from >= skb->len)
 		return 0;
 	if (unlikely(role == ROLE_CLIENT && reading->halves[ROLE_CLIENT].held)) {
-		scratch->from = reading->halves[ROLE_CLIENT].held;
 		result = take_held(skb, scratch, reading);
 		if (result)
 			return result;

@@ -8,12 +8,9 @@
  */
 #pragma once
 
+#include "mesh/whole.h"
 #include "mesh/handing.h"
-#include "mesh/observe.h"
 #include "mesh/tables.h"
-
-/* What a new segment adds to the send buffer's account beside its bytes, with room for one that is not full. */
-#define SEND_OVERHEAD 16384
 
 /* Opaque bytes that are taken at a time where they may not fit. */
 #define TIGHT_PIECE 1024
@@ -59,13 +56,13 @@ __noinline int readable_bytes(struct reading *reading, __u32 role, __u32 size, _
 {
 	__u32 opaque;
 
-	if (!reading || room / 2 >= size)
+	if (!reading || room >= size)
 		return size;
 #ifdef ZH_BREAK_PIECES
 	return size;
 #endif
-	if (room / 2 >= LOOK_SIZE)
-		return room / 2;
+	if (room >= LOOK_SIZE)
+		return room;
 	role &= 1;
 	/* After an error the kernel passes so much unseen, or more if that fails too: little, and far from the end. */
 	opaque = grpc_opaque(&reading->halves[role].direction, stream_in_hand(reading, role)) / 8;
@@ -83,6 +80,34 @@ static __always_inline void name_bytes(struct sk_msg_md *msg, const struct sk_ms
 		count_error(HELPER_MSG_APPLY_BYTES);
 }
 
+/* What goes before the server's message, so that it can be read: as many bytes, or a negated reason. */
+static __always_inline int begin_answers(struct sk_msg_md *msg, struct scratch *scratch, struct reading *reading, int fits)
+{
+	int more = 0;
+
+	if (unlikely(reading->arriving)) {
+		reading->arriving = 0;
+		if (fits)
+			more = forbid_table(msg);
+	} else if (unlikely(reading->halves[ROLE_SERVER].held)) {
+		if (!fits)
+			return -REASON_CANNOT_REFUSE;
+		more = join_answer(msg, scratch, reading);
+	}
+	return more < 0 ? -REASON_HELPER_FAILED : more;
+}
+
+/* How many bytes can go of a message that is read until `cut`; `ends`: the program has no more for now. */
+static __always_inline __u32 bytes_until(struct sk_msg_md *msg, struct scratch *scratch, struct reading *reading, __u32 role,
+					 int ends)
+{
+	if (role == ROLE_CLIENT || scratch->cut)
+		return scratch->cut;
+	if (part_answer(msg, scratch, reading, ends))
+		stop_reading(reading, REASON_CANNOT_REFUSE);
+	return 1;
+}
+
 /* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is; 0: it reads no more; -1:
  * it can read no more, and no byte may pass unread. What it leaves to the receiver's hook is not to go past TCP. */
 static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_msg *kern, const struct connection *conn,
@@ -90,7 +115,7 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 	const struct sock *sk = kern->sk;
-	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, size = msg->size, shown, room, named = 0, grown;
+	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, size = msg->size, shown, room, named = 0, grown = 0;
 	int fits = 1, more = 0;
 	struct scratch *scratch;
 	__s32 unseen;
@@ -99,29 +124,31 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		return 0;
 	if (unlikely(reading->halves[role].handed) && !take_back(reading, &conn->ends[ROLE_SERVER], write_seq))
 		goto leave;
-	grown = 0;
 	unseen = write_seq - reading->halves[role].next_seq;
 	shown = size;
 	if (unlikely(unseen > 0))
 		skip_unseen(reading, role, unseen);
 	if (!*shortcut) {
-		room = sk->sk_sndbuf - SEND_OVERHEAD - sk->sk_wmem_queued;
-		if (unlikely((__s32)room < 0))
-			room = 0;
-		if (unlikely(room / 2 < size)) {
+		room = sending_room(sk);
+		if (unlikely(may_rewrite(reading, role))) {
+			shown = rewritable_bytes(reading, role, sk, size);
+			fits = shown != 0;
+			if (!fits && role == ROLE_CLIENT && unseen >= 0 && has_begun_frame(reading))
+				goto hand_over;
+			if (!fits)
+				shown = readable_bytes(reading, role, size, 0);
+		} else if (unlikely(room < size)) {
 			if (reading->judges && role == ROLE_CLIENT && unseen >= 0)
 				goto hand_over;
 			shown = readable_bytes(reading, role, size, room);
-			fits = shown <= room / 2;
+			fits = shown <= room;
 		}
 	}
 	if (unlikely(unseen < 0)) {
 		/* It was read before and comes again: as the program wrote it, and not as it was changed. */
 		if (unlikely(reading->judges && reading->halves[role].changed_seq &&
-			     (__s32)(write_seq - reading->halves[role].changed_seq) < -1)) {
-			stop_reading(reading, REASON_UNSEEN);
-			return -1;
-		}
+			     (__s32)(write_seq - reading->halves[role].changed_seq) < -1))
+			goto stop;
 		if (shown > (__u32)-unseen)
 			shown = -unseen;
 		if (*shortcut)
@@ -135,19 +162,22 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		scratch->from = 0;
 		scratch->firm = fits;
 		scratch->received = 0;
-		if (unlikely(reading->judges && reading->arriving && role == ROLE_SERVER)) {
-			reading->arriving = 0;
-			more = fits ? forbid_table(msg) : 0;
-			if (more < 0)
-				stop_reading(reading, REASON_HELPER_FAILED);
-			else
-				shown += more;
+		if (unlikely(reading->judges && role == ROLE_SERVER)) {
+			more = begin_answers(msg, scratch, reading, fits);
+			if (more < 0) {
+				stop_reading(reading, -more);
+				more = 0;
+			}
+			shown += more;
 		}
 		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg, rewrite_msg);
 		shown -= more;
 		grown = scratch->pass.size - shown;
-		if (unlikely(scratch->cut != NO_FRAME))
-			shown = scratch->cut - grown;
+		if (unlikely(scratch->cut != NO_FRAME)) {
+			/* A redirect is not taken back for the rest of its message (sk_psock_map_verd). */
+			*shortcut = 0;
+			shown = bytes_until(msg, scratch, reading, role, shown == size) - grown;
+		}
 		/* What went past TCP is not given back; what was changed before has gone out. */
 		reading->halves[role].changed_seq = 0;
 		if (unlikely((scratch->changed || more) && !*shortcut))
@@ -168,12 +198,13 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 	name_bytes(msg, kern, named);
 	return (__u32)(shown + grown);
 hand_over:
-	if (hand_over(reading, &conn->ends[ROLE_SERVER], write_seq)) {
-		stop_reading(reading, REASON_HELPER_FAILED);
-		return -1;
-	}
+	if (role == ROLE_SERVER || hand_over(reading, &conn->ends[ROLE_SERVER], write_seq))
+		goto stop;
 leave:
 	*shortcut = 0;
 	name_bytes(msg, kern, 0);
 	return size;
+stop:
+	stop_reading(reading, role == ROLE_SERVER ? REASON_CANNOT_REFUSE : REASON_UNSEEN);
+	return -1;
 }

@@ -79,6 +79,11 @@
 #define PIECE_SIZE 512
 #define MAX_PIECES 262144
 
+/* The longest segment that the kernel makes (GRO_MAX_SIZE), twice over; and the longest that bpf_skb_change_tail makes, a
+ * bit less than BPF_SKB_MAX_LEN. */
+#define MAX_SEGMENT (1 << 20)
+#define MAX_TAIL_CHANGE 16000
+
 /* A decoded header name or value of which the content matters: methods (paths) above all. Beyond: the length counts, the
  * content does not: the call goes into the overflow method. A power of two. */
 #define TEXT_SIZE 1024

@@ -38,6 +38,7 @@ struct list_head {
 };
 
 struct sk_buff_head {
+	struct sk_buff *prev;
 	__u32 qlen;
 };
 
@@ -112,6 +113,7 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	struct sk_buff_head sk_receive_queue;
+	struct sk_buff_head sk_write_queue;
 	struct {
 		atomic_t rmem_alloc;
 		int len;
@@ -143,6 +145,9 @@ struct tcp_sock {
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
 	__u64 bytes_received;
+	__u32 mss_cache;
+	__u32 notsent_lowat;
+	__u16 gso_segs;
 	__u8 repair : 1;
 	__u8 syn_data : 1;
 };
@@ -178,6 +183,13 @@ struct sk_msg {
 struct sk_buff {
 	struct sock *sk;
 	char cb[48];
+	unsigned int len;
+	unsigned int end; /* offset of the skb_shared_info */
+	unsigned char *head;
+};
+
+struct skb_shared_info {
+	__u8 nr_frags;
 };
 
 struct tcp_skb_cb {

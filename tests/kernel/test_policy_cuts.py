@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -18,7 +19,7 @@ from support.policies import policy, service
 pytestmark = pytest.mark.usefixtures("kernel")
 
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "cuts.py"
-PORT = 18579
+PORT, PARTING_PORT = 18579, 18580
 DENIED = {"when": [{"key": "request.headers[x-deny]", "values": ["yes"]}]}
 PERMISSION_DENIED = grpc.StatusCode.PERMISSION_DENIED.value[0]
 EXPECTED = [[0, True], [PERMISSION_DENIED, False]] * 3
@@ -36,13 +37,17 @@ class Scene:
             return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         return self.mesh.exec_popen(workload, argv, self.space.name, stdout=subprocess.PIPE, text=True)
 
-    def outcomes(self, how: str, workload: str | None) -> tuple[list[dict[str, object]], int]:
-        """What came of each burst, and how many calls the handlers have been given so far."""
-        with self.start(["call", str(PORT), how], workload) as program:
+    def serve(self, role: str, port: int) -> None:
+        server = self.start([role, str(port)], "t/server")
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+
+    def outcomes(self, port: int, how: str, workload: str | None) -> list[Any]:
+        """What came of each burst; at the end how many calls the handlers have been given so far."""
+        with self.start(["call", str(port), how], workload) as program:
             output = program.communicate(timeout=300)[0]
         assert program.returncode == 0
-        *lines, handled = output.splitlines()
-        return [json.loads(line) for line in lines], int(handled)
+        return [json.loads(line) for line in output.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,7 @@ def scene(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
         workload("t/server"),
         workload("t/client"),
         service("server", PORT),
+        {**service("server", PARTING_PORT), "metadata": {"name": "parting", "namespace": "t"}},
         policy("no", DENIED, action="DENY", app="server"),
     ]
     mesh = Mesh(tmp_path_factory.mktemp("cuts"), documents)
@@ -58,9 +64,8 @@ def scene(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
         try:
             mesh.start()
             scene = Scene(mesh, space)
-            server = scene.start(["serve", str(PORT)], "t/server")
-            assert server.stdout is not None
-            assert server.stdout.readline() == "ready\n"
+            scene.serve("serve", PORT)
+            scene.serve("part", PARTING_PORT)
             yield scene
         finally:
             for program in mesh.programs:
@@ -73,11 +78,22 @@ def scene(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
 def test_every_cut(scene: Scene, how: str, caller: str | None) -> None:
     before = scene.mesh.totals()
     handled = scene.handled
-    found, scene.handled = scene.outcomes(how, caller)
+    *found, scene.handled = scene.outcomes(PORT, how, caller)
     assert found
     wrong = [each for each in found if each["calls"] != EXPECTED]
-    assert not wrong, (len(wrong), len(found), wrong[:5], scene.mesh.totals()["errors"])
+    assert not wrong, (len(wrong), len(found), wrong[:5], scene.mesh.totals())
     assert scene.handled - handled == 3 * len(found)
     after = scene.mesh.totals()
     assert after["denied_calls"] - before["denied_calls"] == 3 * len(found)
     assert after["denied_connections"] == before["denied_connections"]
+
+
+@pytest.mark.parametrize("caller", ["t/client", None], ids=["workload", "outside"])
+def test_answers_in_two_writes(scene: Scene, caller: str | None) -> None:
+    """Wherever a server parts its answers, a refusal among them becomes the denial."""
+    before = scene.mesh.totals()
+    found = scene.outcomes(PARTING_PORT, "400", caller)
+    wrong = [each for each in found if each["calls"] != EXPECTED]
+    assert len(found) == 400
+    assert not wrong, (len(wrong), wrong[:5], scene.mesh.totals())
+    assert scene.mesh.totals()["denied_connections"] == before["denied_connections"]

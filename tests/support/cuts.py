@@ -1,13 +1,17 @@
-"""Denied calls whose header blocks come in parts: `cuts.py serve PORT`, `cuts.py call PORT HOW`.
+"""Denied calls whose frames come in parts: `cuts.py serve PORT`, `cuts.py part PORT`, `cuts.py call PORT HOW`.
 
-The server prints "ready", and answers /t.S/Count with how many other calls its handlers were given. The caller, on a
-connection for each place at which the burst of calls is cut, prints an object a line: {"plan": where it was cut, "calls":
-[[grpc-status, what came back as was asked], …] or why the connection ended}, and the server's count. Every second call has "x-deny: yes" as its last
-header. HOW: whole (two writes), continuation (the same, with header blocks of two frames), bytes (a byte a write).
+The server prints "ready", and answers /t.S/Count with how many other calls its handlers were given. `part` answers
+bursts in two writes, each burst cut at the next place, and refuses what it does not know as gRPC servers do.
+
+The caller makes a connection for each place at which the burst of calls is cut, and prints an object a line: {"plan":
+where it was cut, "calls": [[grpc-status, what came back as was asked], …] or why the connection ended}; at the end the
+server's count. Every second call has "x-deny: yes" as its last header. HOW: whole (two writes), continuation (the same,
+with header blocks of two frames), bytes (a byte a write), or a number: so many bursts, each in one write, uncounted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import select
@@ -152,9 +156,74 @@ def split(data: bytes, stream: int) -> bytes:
     return frame(HEADERS, 0, stream, block[:-3]) + frame(CONTINUATION, END_HEADERS, stream, block[-3:])
 
 
+class Answers:
+    """A connection of the server that answers in two writes."""
+
+    def __init__(self, connection: socket.socket, place: int) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = connection
+        self.place = place
+        self.http2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+        self.http2.initiate_connection()
+        self.requests: dict[int, tuple[str, bytes]] = {}
+        self.whole = 0
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError), self.socket:
+            self.socket.send(self.http2.data_to_send())
+            while select.select([self.socket], [], []) and (data := self.socket.recv(65536)):
+                for event in self.http2.receive_data(data):
+                    self.take(event)
+                if self.whole == CALLS:
+                    self.answer()
+                else:
+                    self.socket.send(self.http2.data_to_send())
+
+    def take(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.RequestReceived):
+            self.requests[event.stream_id] = dict(event.headers)[":path"], b""
+        if isinstance(event, h2.events.DataReceived):
+            path, content = self.requests[event.stream_id]
+            self.requests[event.stream_id] = path, content + event.data
+        if isinstance(event, h2.events.StreamEnded):
+            self.whole += 1
+
+    def answer(self) -> None:
+        for stream, (path, content) in self.requests.items():
+            fields = [(":status", "200"), ("content-type", "application/grpc")]
+            if path == "/t.S/Echo":
+                self.http2.send_headers(stream, fields)
+                self.http2.send_data(stream, content)
+                self.http2.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+            else:
+                fields += [("grpc-status", "12"), ("grpc-message", "unknown")]
+                self.http2.send_headers(stream, fields, end_stream=True)
+        self.whole = 0
+        data = self.http2.data_to_send()
+        place = 1 + self.place % (len(data) - 1)
+        self.socket.send(data[:place])
+        time.sleep(PAUSE)
+        self.socket.send(data[place:])
+
+
+def part(port: int) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        listener.setblocking(False)
+        print("ready", flush=True)
+        for place in itertools.count():
+            select.select([listener], [], [])
+            Answers(listener.accept()[0], place).run()
+
+
 def plans(how: str, size: int) -> Iterator[list[int]]:
     """Where the burst is cut."""
-    if how == "bytes":
+    if how.isdigit():
+        yield from ([] for _ in range(int(how)))
+    elif how == "bytes":
         yield list(range(1, size))
     else:
         yield from ([at] for at in range(1, size))
@@ -175,9 +244,17 @@ def call(port: int, how: str) -> None:
             calls = f"{type(error).__name__}: {error}"
         connection.socket.close()
         print(json.dumps({"plan": plan if len(plan) == 1 else how, "calls": calls}), flush=True)
+    if how.isdigit():
+        return
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         print(int(channel.unary_unary("/t.S/Count")(b"", timeout=20)))
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[2])) if sys.argv[1] == "serve" else call(int(sys.argv[2]), sys.argv[3])
+    match sys.argv[1:]:
+        case ["serve", port]:
+            serve(int(port))
+        case ["part", port]:
+            part(int(port))
+        case ["call", port, how]:
+            call(int(port), how)

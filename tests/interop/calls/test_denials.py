@@ -23,6 +23,7 @@ from support.mesh import Mesh
 from support.policies import policy
 
 CALLS = 100_000 if long_run() else 1_500
+CROWDED_CALLS = 1_000_000 if long_run() else 3_000
 
 BAD = {"when": [{"key": "request.headers[x-caller]", "values": ["bad-*"]}]}
 POLICY: Mapping[str, Any] = policy("callers", BAD, action="DENY", namespace="calls", app="server")
@@ -58,16 +59,16 @@ def placed(placements: list[Placement], *pairs: tuple[str, str]) -> pytest.MarkD
     return pytest.mark.parametrize(("play", "peers"), cases, indirect=True)
 
 
-def denied_and_allowed(play: Scene, peers: Peers) -> int:
+def denied_and_allowed(play: Scene, peers: Peers, story: str = "denials", calls: int = CALLS) -> int:
     """Returns on how many connections."""
     server = play.serve(peers.serve(play))
-    printed = counts(play.call(peers.call(play, "denials", str(CALLS)), seconds=3_600))
+    printed = counts(play.call(peers.call(play, story, str(calls)), seconds=3_600))
     # A caller that is refused while it sends may leave the rest.
     unknown = dict.fromkeys(SUMS)
     play.check(replace(each, **unknown) if each.grpc_status == contract.PERMISSION_DENIED else each for each in printed)
     allowed = sum(each.calls or 0 for each in printed if each.grpc_status == 0)
     denied = sum(each.calls or 0 for each in printed if each.grpc_status == contract.PERMISSION_DENIED)
-    assert (allowed + denied, abs(allowed - denied) <= 3) == (CALLS, True)
+    assert (allowed + denied, abs(allowed - denied) <= 3) == (calls, True)
     assert sum(play.stop(server)["handled"].values()) == allowed
     reading = play.reading()
     assert (reading.recognised.keys(), reading.unread) == ({"http2"}, {})
@@ -95,3 +96,9 @@ def test_whatever_calls_and_answers(play: Scene, peers: Peers) -> None:
 def test_callers_outside(play: Scene, peers: Peers) -> None:
     """The same path allowed to some and denied to others on one connection."""
     assert denied_and_allowed(play, peers) == 1
+
+
+@placed(JUDGED, ("aio", "aio"), ("aio", "go"), ("aio", "js"), ("aio", "java"))
+def test_a_thousand_at_once(play: Scene, peers: Peers) -> None:
+    """Send buffers are full in both directions."""
+    assert denied_and_allowed(play, peers, "crowd", CROWDED_CALLS) == 1

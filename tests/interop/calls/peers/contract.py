@@ -112,6 +112,8 @@ WITHOUT_ANSWER: Final = (
 
 PERMISSION_DENIED: Final = 7
 DENIAL: Final = "RBAC: access denied"
+CROWD: Final = 1_000
+CROWD_SIZE: Final = 60_000
 
 
 def caller(number: int) -> tuple[str, bool]:

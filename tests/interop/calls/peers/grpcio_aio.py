@@ -303,8 +303,36 @@ async def denials(channel: Any, tally: contract.Tally, count: str) -> None:
     await asyncio.gather(*(some() for _ in range(contract.LOADED)))
 
 
+async def crowd(channel: Any, tally: contract.Tally, count: str) -> None:
+    """As `denials`, with a thousand calls at once of up to 60 kB, every other allowed one a stream."""
+    unary, both = channel.unary_unary(path("Unary")), channel.stream_stream(path("BidiStream"))
+    numbers = iter(range(int(count)))
+
+    async def some() -> None:
+        for number in numbers:
+            size = number * 7919 % contract.CROWD_SIZE
+            name, allowed = contract.caller(number)
+            metadata = [("x-caller", name)]
+            if allowed and number % 4 == 1:
+                data = [message(size), message(size % 97)]
+                check("both", await listed(both(several(data), metadata=metadata)), data)
+                tally.add(path("BidiStream"), 0, [size, size % 97], [size, size % 97])
+                continue
+            call = unary(message(size), metadata=metadata)
+            status = await status_of(call)
+            check("status", status, 0 if allowed else contract.PERMISSION_DENIED)
+            if allowed:
+                check("allowed", await call, message(size))
+                tally.add(path("Unary"), 0, [size], [size])
+            else:
+                check("details", await call.details(), contract.DENIAL)
+                tally.add(path("Unary"), status, None, [])
+
+    await asyncio.gather(*(some() for _ in range(contract.CROWD)))
+
+
 STORIES: dict[str, Callable[..., Awaitable[None]]] = {
-    each.__name__: each for each in (shapes, endings, reuse, gzip, pings, load, denials)
+    each.__name__: each for each in (shapes, endings, reuse, gzip, pings, load, denials, crowd)
 }  # fmt: skip
 
 
