@@ -9,7 +9,7 @@ SOURCES := pyproject.toml hatch_build.py README.md $(shell find bpf src -name '.
 RUNTIME_PACKAGES := libbpf1 python3-venv iproute2
 TEST_PACKAGES := $(RUNTIME_PACKAGES) bpftool curl haproxy nftables nghttp2-client nghttp2-server \
 	nginx-light redis-server
-KERNEL_PACKAGES := $(RUNTIME_PACKAGES) qemu-system-x86 busybox-static kmod
+KERNEL_PACKAGES := $(RUNTIME_PACKAGES) qemu-system-x86 busybox-static kmod nftables
 
 TEST_EXTRAS := demo,dev
 

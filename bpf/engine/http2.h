@@ -55,7 +55,13 @@ enum http2_type {
 #define FLAG_PADDED 0x8
 #define FLAG_PRIORITY 0x20
 
+/* No frame's type (RFC 9113 section 4.1: ignored): of those that HTTP/3 keeps free for the purpose (RFC 9114 7.2.8), one that
+ * HTTP/2 has room for. */
+#define FRAME_IGNORED 0xdb
+
 #define FRAME_HEADER_SIZE 9
+#define FRAME_TYPE_AT 3 /* in its header */
+#define RESET_SIZE (FRAME_HEADER_SIZE + 4)
 #define NO_FRAME 0xffffffff
 #define PREFACE_SIZE 24
 #define MAX_TOKEN 16
@@ -111,8 +117,7 @@ struct http2_pass {
 	__u32 edit_second;
 	__u32 edit_count;
 	__u32 frame; /* where the frame of a header block begins in the message; NO_FRAME: it is not whole in the window */
-	__u32 lead;  /* 1: its first byte, a zero, has gone before */
-	__u32 whole; /* frames of headers are taken in as a whole, if they are of the usual form */
+	__u32 whole; /* frames of headers of the usual form are taken in as a whole, so that they can be replaced */
 	struct http2_mark mark;
 };
 
@@ -491,21 +496,31 @@ ENGINE_INLINE int http2_fixed(struct http2_direction *dir, struct http2_pass *pa
 	return EVENT_NONE;
 }
 
+/* Whether a frame may be of headers, of the usual form and for the window, by what follows its first byte, a zero. */
+ENGINE_INLINE int http2_may_be_headers(const __u8 *bytes, __u32 count)
+{
+	return (count < 1 || bytes[0] < WINDOW_SIZE >> 8) && (count < 3 || bytes[2] == FRAME_HEADERS) &&
+	       (count < 4 || (bytes[3] & (FLAG_PADDED | FLAG_PRIORITY | FLAG_END_HEADERS)) == FLAG_END_HEADERS);
+}
+
 /*
  * A frame that is whole in the window, and like most: the same as the long way does, in a fraction of the steps. Returns
- * EVENT_END, having done nothing, for every other one; EVENT_MORE for one that a larger window would show.
+ * EVENT_END, having done nothing, for every other one; EVENT_MORE for one that a larger window would show; where frames
+ * of headers are to be whole, EVENT_CUT for one that is not, or may become one.
  */
 ENGINE_INLINE int http2_quick(struct http2_direction *dir, struct http2_pass *pass)
 {
-	__u32 available = http2_available(pass), at = http2_at(pass), length, stream, flags;
+	__u32 available = http2_available(pass), at = http2_at(pass), length, stream, flags, left;
 	const __u8 *bytes = &pass->block.bytes[at];
 	__u64 head;
 
 	if (dir->held_count || dir->block_stream || !dir->begun)
 		return EVENT_END;
 	if (unlikely(available < FRAME_HEADER_SIZE)) {
-		if (pass->size - pass->position < FRAME_HEADER_SIZE)
-			return EVENT_END;
+		left = pass->size - pass->position;
+		if (left < FRAME_HEADER_SIZE && (!pass->whole || available == left))
+			return pass->whole && left && !bytes[0] && http2_may_be_headers(&bytes[1], left - 1) ? EVENT_CUT :
+														EVENT_END;
 		pass->want = FRAME_HEADER_SIZE;
 		return EVENT_MORE;
 	}
@@ -531,9 +546,10 @@ ENGINE_INLINE int http2_quick(struct http2_direction *dir, struct http2_pass *pa
 			return EVENT_END;
 		if (unlikely(length > available - FRAME_HEADER_SIZE)) {
 			/* In the window it is seen as a whole, if the message has it so. */
-			if (length > WINDOW_SIZE - FRAME_HEADER_SIZE ||
-			    FRAME_HEADER_SIZE + length > pass->size - pass->position)
+			if (length > WINDOW_SIZE - FRAME_HEADER_SIZE)
 				return EVENT_END;
+			if (FRAME_HEADER_SIZE + length > pass->size - pass->position)
+				return pass->whole ? EVENT_CUT : EVENT_END;
 			pass->want = FRAME_HEADER_SIZE + length;
 			return EVENT_MORE;
 		}
@@ -554,49 +570,44 @@ ENGINE_INLINE int http2_quick(struct http2_direction *dir, struct http2_pass *pa
 }
 
 /*
- * A frame that is about to begin, where frames of headers are to be whole in their message, so that they can be replaced.
- * The first byte of one may have gone before: it is a zero, and stays one. Returns EVENT_END, having done nothing, for
- * what is none of these; EVENT_CUT where it cannot be told, or the frame is not whole in the message.
+ * The rest of a frame whose first byte, a zero, has gone before, where frames of headers are to be whole. Returns as
+ * `http2_quick`.
  */
-ENGINE_GLOBAL int http2_whole(struct http2_direction *dir, struct http2_pass *pass)
+ENGINE_GLOBAL int http2_lead(struct http2_direction *dir, struct http2_pass *pass)
 {
-	__u32 available, left, at, lead, length, flags, stream, need;
+	__u32 available, left, at, length, size = FRAME_HEADER_SIZE - 1;
 	const __u8 *bytes;
 	__u64 head;
 
 	if (!dir || !pass)
 		return -REASON_FRAME_ORDER;
-	lead = dir->held_count;
 	left = pass->size - pass->position;
-	if (lead > 1 || (lead && dir->held[0]) || dir->block_stream || !dir->begun || !left)
+	if (dir->held_count != 1 || dir->held[0] || dir->block_stream || !dir->begun || !left)
 		return EVENT_END;
-	need = FRAME_HEADER_SIZE - lead;
-	if (left < need)
-		return EVENT_CUT;
 	available = http2_available(pass);
-	if (available < need)
-		return http2_more(pass, need);
+	if (available < size && available < left)
+		return http2_more(pass, size);
 	at = http2_at(pass);
 	bytes = &pass->block.bytes[at];
-	head = lead ? load_be64(bytes) >> 8 : load_be64(bytes);
-	length = head >> 40;
-	flags = head >> 24 & 0xff;
-	stream = ((__u32)head << 8 | bytes[lead ? 7 : 8]) & 0x7fffffff;
-	if ((head >> 32 & 0xff) != FRAME_HEADERS || !stream || length > WINDOW_SIZE - FRAME_HEADER_SIZE ||
-	    (flags & (FLAG_PADDED | FLAG_PRIORITY | FLAG_END_HEADERS)) != FLAG_END_HEADERS)
+	if (left < size)
+		return http2_may_be_headers(bytes, left) ? EVENT_CUT : EVENT_END;
+	head = load_be64(bytes);
+	length = head >> 48;
+	if ((head >> 40 & 0xff) != FRAME_HEADERS || !(head & 0x7fffffff) || length > WINDOW_SIZE - FRAME_HEADER_SIZE ||
+	    (head >> 32 & (FLAG_PADDED | FLAG_PRIORITY | FLAG_END_HEADERS)) != FLAG_END_HEADERS)
 		return EVENT_END;
-	if (left < need + length)
+	size += length;
+	if (left < size)
 		return EVENT_CUT;
-	if (available < need + length)
-		return http2_more(pass, need + length);
+	if (available < size)
+		return http2_more(pass, size);
 	dir->held_count = 0;
-	pass->block.position = at + need;
-	pass->block.end = at + need + length;
-	pass->stream = stream;
-	pass->flags = flags;
+	pass->block.position = at + FRAME_HEADER_SIZE - 1;
+	pass->block.end = at + size;
+	pass->stream = head & 0x7fffffff;
+	pass->flags = head >> 32 & 0xff;
 	pass->frame = pass->position;
-	pass->lead = lead;
-	pass->position += need + length;
+	pass->position += size;
 	return EVENT_HEADERS;
 }
 
@@ -610,9 +621,14 @@ ENGINE_INLINE int http2_step(struct http2_direction *dir, struct http2_pass *pas
 	int event;
 
 	if (dir->state == HTTP2_FRAME) {
-		event = unlikely(pass->whole) ? http2_whole(dir, pass) : http2_quick(dir, pass);
+		event = http2_quick(dir, pass);
 		if (likely(event != EVENT_END))
 			return event;
+		if (unlikely(pass->whole && dir->held_count)) {
+			event = http2_lead(dir, pass);
+			if (event != EVENT_END)
+				return event;
+		}
 		event = http2_fixed(dir, pass);
 		if (event != EVENT_NONE || (dir->state != HTTP2_BLOCK && dir->state != HTTP2_DATA))
 			return event;

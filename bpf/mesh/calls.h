@@ -228,18 +228,87 @@ static __always_inline int on_data(struct reading *reading, struct scratch *scra
 	return EVENT_NONE;
 }
 
+/*
+ * Resets of calls that were denied while their callers were still sending. Both sides may say so at once, and to some
+ * servers (nghttp2's, so Node's) many resets by a client are an attack, for which they end the connection. So where a server
+ * resets what it has refused by itself, the client's reset becomes a frame of a type that nobody knows; no more
+ * of them than this wait for the server's.
+ */
+#define MAX_RESETS_AHEAD 16
+
+/* The frame that was just read becomes one that is ignored. EVENT_EDIT; EVENT_NONE: it has gone out in part. */
+static __always_inline int drop_reset(struct scratch *scratch)
+{
+	struct http2_pass *pass = &scratch->pass;
+
+	if (pass->position < scratch->from + RESET_SIZE)
+		return EVENT_NONE;
+	pass->edit_position = pass->position - RESET_SIZE + FRAME_TYPE_AT;
+	pass->edit_value = FRAME_IGNORED;
+	pass->edit_count = 1;
+	return EVENT_EDIT;
+}
+
+/* The client resets a call that its server has refused (`before` it, as advance_call says). As drop_reset. */
+static __always_inline int reset_refused(struct reading *reading, struct scratch *scratch, int before)
+{
+	struct half *half = &reading->halves[ROLE_CLIENT];
+	__s32 ahead = half->resets - READ_ONCE(reading->halves[ROLE_SERVER].resets);
+
+	if (before < 0) /* the server has just reset it */
+		return drop_reset(scratch);
+	if (!reading->resets_refused || ahead >= MAX_RESETS_AHEAD)
+		return EVENT_NONE;
+	half->resets += ahead < 0 ? 1 - ahead : 1;
+	return drop_reset(scratch);
+}
+
+/* RST_STREAM on a connection of which calls were denied. EVENT_NONE or EVENT_EDIT; EVENT_END: it is like any other. */
+static __noinline int reset_among_denials(struct reading *reading, struct scratch *scratch, __u32 role, struct call *call)
+{
+	struct half *half = &reading->halves[role & 1];
+	__u32 stream = scratch->pass.stream;
+	int before;
+
+	if (!call) {
+		if (stream > reading->halves[ROLE_CLIENT].last_stream)
+			return EVENT_END;
+		if (role == ROLE_CLIENT)
+			return drop_reset(scratch);
+		half->resets++;
+		return EVENT_NONE;
+	}
+	if (!(call->traits & TRAIT_DENIED) || (READ_ONCE(call->state) & CALL_OVER) != (CALL_RESPONSE_ENDED | CALL_COUNTED))
+		return EVENT_END;
+	before = advance_call(reading, call, stream, role, CALL_OVER);
+	if (role == ROLE_CLIENT)
+		return reset_refused(reading, scratch, before);
+	if (before < 0)
+		half->resets++;
+	else
+		reading->resets_refused = 1;
+	return EVENT_NONE;
+}
+
+/* RST_STREAM. EVENT_NONE, or EVENT_EDIT. */
 __noinline int on_reset(struct reading *reading, struct scratch *scratch, __u32 role)
 {
 	struct counters *count = this_cpu_counters();
 	struct call *call;
+	int event;
 
 	if (!reading || !scratch || !count)
-		return 0;
+		return EVENT_NONE;
 	role &= 1;
 	__sync_fetch_and_add(&count->resets, 1);
 	call = find_call(reading, scratch->pass.stream);
+	if (unlikely(reading->denials)) {
+		event = reset_among_denials(reading, scratch, role, call);
+		if (event != EVENT_END)
+			return event;
+	}
 	if (call)
 		end_call(reading, call, scratch, role, CALL_OVER,
 			 role == ROLE_CLIENT ? ENDING_CLIENT_RESET : ENDING_SERVER_RESET);
-	return 0;
+	return EVENT_NONE;
 }

@@ -26,6 +26,12 @@ static __always_inline int may_rewrite(const struct reading *reading, __u32 role
 	return role == ROLE_CLIENT ? reading->halves[ROLE_CLIENT].altered != 0 : reading->denials || is_draining(reading);
 }
 
+/* Whether frames of headers that `role` sends are taken in as a whole: each may have to be changed or replaced. */
+static __always_inline int keeps_whole(const struct reading *reading, __u32 role)
+{
+	return reading->judges && (role == ROLE_CLIENT || may_rewrite(reading, role));
+}
+
 /* The call of the block that was read is made elsewhere: what its server gets of it is refused. EVENT_EDIT, EVENT_NONE, or
  * a negated reason. */
 static __noinline int turn_away(struct reading *reading, struct scratch *scratch)

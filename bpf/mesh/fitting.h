@@ -10,11 +10,20 @@
 /* What a new segment adds to the send buffer's account beside its bytes, with room for one that is not full. */
 #define SEND_OVERHEAD 16384
 
-/* The same of a segment that is begun for a small piece. */
-#define SMALL_OVERHEAD 4096
+/* What each segment adds, and a message is sent with one for each of its elements at most (tcp_bpf_push), which is so many
+ * (MAX_MSG_FRAGS and two). */
+#define SEGMENT_OVERHEAD 2560
+#define MESSAGE_ELEMENTS 19
 
-/* Fragments that a segment may have for certain, with room for the piece's. */
-#define SURE_FRAGMENTS 12
+/* Fragments of a segment (MAX_SKB_FRAGS), and what one of them holds: a part of a page. */
+#define SEGMENT_FRAGMENTS 17
+#define FRAGMENT_SIZE 4096
+
+/* Room in the send buffer for what begins a segment; TCP may have used more. */
+static __always_inline __s32 segment_room(const struct sock *sk)
+{
+	return sk->sk_sndbuf - sk->sk_wmem_queued;
+}
 
 /* Bytes of which any message can be taken, with room for what the hook adds to as many. */
 static __always_inline __u32 sending_room(const struct sock *sk)
@@ -24,30 +33,56 @@ static __always_inline __u32 sending_room(const struct sock *sk)
 	return room < 0 ? 0 : room / 2;
 }
 
-/* Whether the last segment, which has not been sent, takes so many bytes more. */
-static __always_inline int joins_last(const struct sock *sk, __u32 size)
+/* The same of this message, of as many bytes as there are in it and some that are put between them. */
+static __always_inline __u32 message_room(const struct sk_msg *kern, const struct sock *sk)
 {
-	const struct tcp_sock *tcp = kernel_cast(struct tcp_sock, sk);
+	__u32 elements = kern->sg.end - kern->sg.start;
+	__s32 room;
+
+	if (elements > MESSAGE_ELEMENTS)
+		elements += MESSAGE_ELEMENTS;
+	room = segment_room(sk) - (__s32)(elements + 3) * SEGMENT_OVERHEAD;
+	return room < 0 ? 0 : room / 2;
+}
+
+/* How long a segment becomes (tcp_xmit_size_goal). */
+static __always_inline __u32 segment_goal(const struct tcp_sock *tcp)
+{
+	return tcp->gso_segs > 1 ? tcp->gso_segs * tcp->mss_cache : tcp->mss_cache;
+}
+
+/* Whether the last segment, which has not been sent, takes so many bytes more, in so many fragments of their own. */
+static __always_inline int joins_last(const struct sock *sk, const struct tcp_sock *tcp, __u32 size, __u32 fragments)
+{
 	const struct skb_shared_info *shared;
 	const struct sk_buff *last;
 
-	if (!sk->sk_write_queue.qlen)
-		return 0;
 	last = kernel_cast(struct sk_buff, sk->sk_write_queue.prev);
 	shared = kernel_cast(struct skb_shared_info, last->head + last->end);
-	return last->len + size <= (__u32)tcp->gso_segs * tcp->mss_cache && shared->nr_frags < SURE_FRAGMENTS;
+	return last->len + size <= segment_goal(tcp) && shared->nr_frags + fragments <= SEGMENT_FRAGMENTS;
 }
 
-/* Whether a piece of so few bytes is taken as a whole, although there is not much room. */
-static __noinline int surely_fits(const struct sock *sk, __u32 size)
+/*
+ * How many of `size` bytes, which are one element of the message or less, are surely taken. What the last segment takes
+ * leaves room as long as it is less than there is, and then a new one takes the rest. (tcp_bpf_push sends each element
+ * by itself, so that each may begin a segment.) `fragments`: that they need if they join the last segment.
+ */
+static __noinline __u32 sure_bytes(const struct sock *sk, __u32 size, __u32 fragments)
 {
 	const struct tcp_sock *tcp;
+	__u32 goal, sure;
+	__s32 room;
 
 	if (!sk)
 		return 0;
 	sk = kernel_cast(struct sock, sk);
 	tcp = kernel_cast(struct tcp_sock, sk);
-	if (tcp->notsent_lowat)
+	if (sk->sk_write_queue.qlen && joins_last(sk, tcp, size, fragments))
+		return size;
+	room = segment_room(sk);
+	if (tcp->notsent_lowat || room <= 0)
 		return 0;
-	return (__s32)(sk->sk_sndbuf - sk->sk_wmem_queued - SMALL_OVERHEAD) >= (__s32)size || joins_last(sk, size);
+	goal = segment_goal(tcp);
+	sure = sk->sk_write_queue.qlen && (__u32)room < goal ? (__u32)room : goal;
+	return size < sure ? size : sure;
 }

@@ -73,11 +73,17 @@ static __noinline int hold_bytes(struct __sk_buff *skb, struct scratch *scratch,
 }
 
 /* Puts what is held before the segment. 0, or -1. */
-static __noinline int put_back(struct __sk_buff *skb, struct scratch *scratch, struct reading *reading)
+__noinline int put_back(struct __sk_buff *skb, struct scratch *scratch, struct reading *reading)
 {
-	struct piece_key key = { .connection = reading->id, .role = ROLE_CLIENT };
-	struct half *half = &reading->halves[ROLE_CLIENT];
-	__u32 held = half->held, i, count;
+	struct piece_key key = { .role = ROLE_CLIENT };
+	struct half *half;
+	__u32 held, i, count;
+
+	if (!skb || !scratch || !reading)
+		return -1;
+	key.connection = reading->id;
+	half = &reading->halves[ROLE_CLIENT];
+	held = half->held;
 
 	if (shift_front(skb, held, 1))
 		return -1;
@@ -121,8 +127,10 @@ static __noinline int move_to_end(struct __sk_buff *skb, struct scratch *scratch
 }
 
 /* The segment's bytes from `at` on wait. 1: nothing is left of it; 0; or -1. */
-static __noinline int hold_back(struct __sk_buff *skb, struct scratch *scratch, struct reading *reading, __u32 at)
+__noinline int hold_back(struct __sk_buff *skb, struct scratch *scratch, struct reading *reading, __u32 at)
 {
+	if (!skb || !scratch || !reading)
+		return -1;
 	if (hold_bytes(skb, scratch, reading, at))
 		return -1;
 	if (!at)

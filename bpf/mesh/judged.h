@@ -157,7 +157,7 @@ static __noinline int refuse_call(struct reading *reading, struct scratch *scrat
 	count_denied_call();
 	if (scratch->judged.verdict & POLICY_DOUBT)
 		return -(int)scratch->judging.doubt;
-	if (!policy || !scratch->heard.grpc || policy->deny_reset || !scratch->firm)
+	if (!policy || !scratch->heard.grpc || policy->deny_reset)
 		return -REASON_CANNOT_REFUSE;
 	result = edit_path(&reading->halves[ROLE_CLIENT], scratch);
 	reading->denials += result == EVENT_EDIT;
@@ -219,7 +219,7 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 		return turn_away(reading, scratch);
 	if (policy)
 		judge_block(reading, scratch, policy, kept);
-	if (unlikely(scratch->rewrite.changed && scratch->received && !scratch->judging.denied))
+	if (unlikely(scratch->rewrite.changed && !scratch->firm && !scratch->judging.denied))
 		return turn_away(reading, scratch);
 	resolve_method(reading, scratch);
 	if (unlikely(scratch->judging.denied)) {
@@ -275,16 +275,17 @@ static __noinline int decode_rewritten(struct reading *reading, struct scratch *
 __noinline int read_answer(struct reading *reading, struct scratch *scratch)
 {
 	struct call *call;
-	__u32 refused;
+	__u32 refused, firm;
 	int result;
 
 	if (!reading || !scratch)
 		return -REASON_HPACK_TRUNCATED;
 	call = find_call(reading, scratch->pass.stream);
 	refused = call && (call->traits & TRAIT_DENIED);
+	firm = scratch->firm && scratch->pass.frame != NO_FRAME;
 	reading->halves[ROLE_SERVER].repeated[0].length = 0;
 	reading->halves[ROLE_SERVER].repeated[1].length = 0;
-	result = decode_rewritten(reading, scratch, refused);
+	result = decode_rewritten(reading, scratch, refused && firm);
 	if (!result)
 		result = tell_client(reading, scratch);
 	if (result)
@@ -293,11 +294,16 @@ __noinline int read_answer(struct reading *reading, struct scratch *scratch)
 		/* More than a refusal: something has run. */
 		if (!(scratch->pass.flags & FLAG_END_STREAM))
 			return -REASON_CANNOT_REFUSE;
-		scratch->heard.status = HTTP_OK;
-		scratch->heard.grpc_status = GRPC_PERMISSION_DENIED + 1;
+		if (likely(firm)) {
+			scratch->heard.status = HTTP_OK;
+			scratch->heard.grpc_status = GRPC_PERMISSION_DENIED + 1;
+		}
 	}
 	on_headers(reading, scratch, ROLE_SERVER);
 	if (!scratch->rewrite.changed && !scratch->goaway)
 		return EVENT_NONE;
-	return scratch->pass.frame == NO_FRAME ? -REASON_CANNOT_REFUSE : EVENT_REWRITE;
+	if (likely(firm))
+		return EVENT_REWRITE;
+	/* There is no room for it: of what is refused, the caller learns it with another status. */
+	return refused ? EVENT_NONE : -REASON_CANNOT_REFUSE;
 }

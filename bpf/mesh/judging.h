@@ -221,11 +221,15 @@ static __always_inline struct known_field *known_slot(const struct hpack_block *
 	return known;
 }
 
+/* What a reference to a path becomes longer by beside the path, when it is written out. */
+#define ALTERED_OVERHEAD 8
+
 /* Changes the :path of the block that was read so that its server refuses the call. EVENT_EDIT, or a negated reason. */
 static __always_inline int edit_path(struct half *half, struct scratch *scratch)
 {
 	struct http2_pass *pass = &scratch->pass;
 	struct hpack_edits *edits = &scratch->edits;
+	__u32 growth;
 
 	if (denial_neutralise(&half->direction.table, &pass->block, edits))
 		return -REASON_CANNOT_REFUSE;
@@ -233,8 +237,9 @@ static __always_inline int edit_path(struct half *half, struct scratch *scratch)
 	if (pass->edit_position == NO_FRAME ||
 	    (edits->count > 1 && http2_position(pass, edits->at[1]) != pass->edit_position + 1))
 		return -REASON_CANNOT_REFUSE;
-	if (pass->block.path_form == FORM_INCREMENTAL)
-		half->altered = 1;
+	growth = pass->block.path_length + ALTERED_OVERHEAD;
+	if (pass->block.path_form == FORM_INCREMENTAL && half->altered < growth)
+		half->altered = growth;
 	pass->edit_value = edits->value[0];
 	pass->edit_second = edits->value[1];
 	pass->edit_count = edits->count;

@@ -87,8 +87,7 @@ __noinline int take_step(struct reading *reading, struct scratch *scratch, __u32
 			on_headers(reading, scratch, role);
 		return EVENT_NONE;
 	case EVENT_RESET:
-		on_reset(reading, scratch, role);
-		return EVENT_NONE;
+		return on_reset(reading, scratch, role);
 	case EVENT_GOAWAY:
 		count = this_cpu_counters();
 		if (count)
@@ -110,8 +109,8 @@ static __always_inline int begin_pass(struct reading *reading, struct scratch *s
 	pass->start = 0;
 	pass->filled = 0;
 	pass->mark.position = NO_FRAME;
-	pass->lead = 0;
-	pass->whole = scratch->firm && !scratch->received && may_rewrite(reading, role);
+	pass->whole = scratch->whole;
+	scratch->lead = dir->state == HTTP2_FRAME && dir->held_count == 1;
 	scratch->base = 0;
 	scratch->now = 0;
 	scratch->changed = 0;
@@ -308,7 +307,7 @@ static __noinline int write_frame(struct sk_msg_md *msg, struct scratch *scratch
 static __noinline int rewrite_msg(struct sk_msg_md *msg, struct scratch *scratch, const struct reading *reading)
 {
 	struct http2_pass *pass = &scratch->pass;
-	__u32 prefix = put_prefix(scratch, reading), frame = pass->frame, lead = pass->lead;
+	__u32 prefix = put_prefix(scratch, reading), frame = pass->frame, lead = frame ? 0 : scratch->lead;
 	__u32 was = pass->position - frame, is = prefix - lead + scratch->rewrite.length;
 	long failed = 0;
 

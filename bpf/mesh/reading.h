@@ -83,10 +83,15 @@ struct half {
 	__u32 last_stream;	     /* highest that the client began */
 	__u32 spilled;		     /* calls that were given a place elsewhere, by who reads requests */
 	__u32 returned;		     /* of those, over by what this direction said */
-	__u32 altered;		     /* the table has entries that are, or had */
-	__u32 handed;		     /* 1: it is read where it arrives, for now (mesh/handing.h) */
+	__u16 altered;		     /* the table has entries that are, or had: so much writing one out adds; 0: none */
+	__u16 handed;		     /* 1: it is read where it arrives, for now (mesh/handing.h) */
 	__u32 changed_seq;	     /* write_seq after the last message that was changed, 0: none was */
 	__u32 held;		     /* bytes that wait for the rest of their frame (mesh/holding.h, mesh/whole.h) */
+	__u32 resets;		     /* of streams that the other side has ended or reset (mesh/calls.h) */
+	__u16 edit_distance;	     /* from next_seq back to bytes that were changed and may be written again, */
+	__u8 edit_count;	     /* so many; 0: none */
+	__u8 edit_values[2];	     /* and what they become */
+	__u8 reserved[3];
 	struct repeated repeated[2]; /* by END_STREAM: headers and trailers take turns */
 };
 
@@ -107,7 +112,8 @@ struct reading {
 	__u8 judges;		/* its calls are judged, or may come to be: it has texts */
 	__u8 drained;		/* the client has been told to go elsewhere with its next calls */
 	__u8 arriving;		/* requests are read where they arrive, and the server's SETTINGS are still to come */
-	__u8 reserved[7];
+	__u8 resets_refused;	/* the server resets what it refuses, if the client goes on sending */
+	__u8 reserved[6];
 	__u32 last_good;	/* the last stream that is answered, if it is to be told so (mesh/draining.h); 0: it is not */
 	__u32 policies;		/* by which generation the connection was judged for its calls; 0: by none */
 	__u32 deny;		/* of that, where the diagrams go on for calls */
@@ -189,9 +195,15 @@ struct scratch {
 	__u64 now;	      /* when the message was seen; 0: not asked for yet */
 	struct http2_pass pass;
 	struct heard heard;   /* in the header block just read */
-	__u16 firm;	      /* all of the message goes out as it is, if it does */
-	__u8 received;	      /* it is read where it arrives: its length stays */
+	__u8 firm;	      /* all of the message goes out as it is after the pass, which may change its length */
+	__u8 whole;	      /* frames of headers are taken in as a whole */
+	__u8 lead;	      /* 1: the first byte of the frame that the message goes on with, a zero, has gone before */
 	__u8 goaway;	      /* a GOAWAY goes before the frame that is written anew */
+	__u32 more;	      /* bytes that were put before the message */
+	__u32 shortcut;	      /* the message may go past TCP */
+	__u32 role;	      /* of its sender */
+	__u32 rest;	      /* the length of a frame that goes out in single bytes; 0: it does not */
+	__u32 shown;	      /* bytes of the message that are read */
 	struct call ended;    /* a copy of the call that has just ended */
 	__u32 index;	      /* among its CPU's */
 	__u32 busy;

@@ -111,6 +111,15 @@ static __always_inline void join_reading(struct bpf_sock_ops *ctx, __u64 id)
 		reading->halves[ROLE_SERVER].next_seq = ctx->snd_nxt;
 }
 
+/* What waits for the rest of its header block or frame. */
+static __always_inline void drop_waiting(const struct reading *reading, __u32 role)
+{
+	const struct half *half = &reading->halves[role];
+
+	if (unlikely(half->direction.block_length || half->held))
+		drop_pieces(reading->id, role, half->direction.block_length + half->held + 1);
+}
+
 /* The connection has closed, `left`: after it left the hooks. Calls in flight end with it. Returns what it spoke while
  * it was read to its end, else SPEAKS_OTHER. */
 __noinline int close_reading(__u64 id, int left)
@@ -147,10 +156,8 @@ __noinline int close_reading(__u64 id, int left)
 	}
 	release_scratch(scratch);
 gone:
-	drop_pieces(id, ROLE_CLIENT, reading->halves[ROLE_CLIENT].direction.block_length + reading->halves[ROLE_CLIENT].held);
-	drop_pieces(id, ROLE_SERVER, reading->halves[ROLE_SERVER].direction.block_length);
-	if (reading->halves[ROLE_SERVER].held)
-		drop_pieces(id, ROLE_SERVER, WINDOW_SIZE);
+	drop_waiting(reading, ROLE_CLIENT);
+	drop_waiting(reading, ROLE_SERVER);
 	if (reading->judges)
 		bpf_map_delete_elem(&client_texts, &id);
 	bpf_map_delete_elem(&readings, &id);

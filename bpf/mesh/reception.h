@@ -47,8 +47,8 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct reception 
 	}
 	if (reading->off)
 		return 0;
-	scratch->firm = 1;
-	scratch->received = 1;
+	scratch->firm = 0;
+	scratch->whole = 0;
 	read_message(reading, scratch, role, skb->len, skb, fetch_skb, edit_skb, rewrite_skb);
 	if (unlikely(!reading->off && scratch->cut != NO_FRAME))
 		return hold_back(skb, scratch, reading, scratch->cut);

@@ -80,32 +80,88 @@ static __always_inline void name_bytes(struct sk_msg_md *msg, const struct sk_ms
 		count_error(HELPER_MSG_APPLY_BYTES);
 }
 
-/* What goes before the server's message, so that it can be read: as many bytes, or a negated reason. */
-static __always_inline int begin_answers(struct sk_msg_md *msg, struct scratch *scratch, struct reading *reading, int fits)
+/* What goes before the message, so that it can be read: as many bytes, or a negated reason. */
+static __always_inline int begin_message(struct sk_msg_md *msg, struct scratch *scratch, struct reading *reading, __u32 role,
+					 int fits)
 {
 	int more = 0;
 
-	if (unlikely(reading->arriving)) {
+	if (unlikely(reading->arriving && role == ROLE_SERVER)) {
 		reading->arriving = 0;
 		if (fits)
 			more = forbid_table(msg);
-	} else if (unlikely(reading->halves[ROLE_SERVER].held)) {
+	} else if (unlikely(reading->halves[role].held)) {
 		if (!fits)
 			return -REASON_CANNOT_REFUSE;
-		more = join_answer(msg, scratch, reading);
+		more = join_frame(msg, scratch, reading, role);
 	}
 	return more < 0 ? -REASON_HELPER_FAILED : more;
 }
 
-/* How many bytes can go of a message that is read until `cut`; `ends`: the program has no more for now. */
+/*
+ * How many bytes can go of a message that is read until `cut`; `ends`: the program has no more for now. 0: none, unless
+ * the receiver's hook reads them.
+ */
 static __always_inline __u32 bytes_until(struct sk_msg_md *msg, struct scratch *scratch, struct reading *reading, __u32 role,
 					 int ends)
 {
-	if (role == ROLE_CLIENT || scratch->cut)
+	if (scratch->cut)
 		return scratch->cut;
-	if (part_answer(msg, scratch, reading, ends))
-		stop_reading(reading, REASON_CANNOT_REFUSE);
+	if (!part_frame(msg, scratch, reading, role, ends))
+		return 1;
+	if (role == ROLE_CLIENT)
+		return 0;
+	stop_reading(reading, REASON_CANNOT_REFUSE);
 	return 1;
+}
+
+/* What of a message is read now. */
+struct portion {
+	__u32 shown; /* bytes of it */
+	__u32 rest;  /* it is the rest of a frame that goes out in single bytes, of this length; 0: it is not */
+	int fits;    /* TCP takes all of it, for certain */
+};
+
+/* Where frames of headers are taken in as a whole. 0, or -1: nothing of it can be read here. */
+static __always_inline int choose_frames(struct sk_msg_md *msg, struct reading *reading, __u32 role, struct portion *now)
+{
+	struct half *half = &reading->halves[role];
+
+	now->shown = certain_bytes(msg, reading, role);
+	now->fits = now->shown != 0;
+	if (now->fits)
+		return 0;
+	now->rest = rest_of_headers(msg, reading, role);
+	if (now->rest == NO_FRAME) {
+		if (role == ROLE_CLIENT && !half->held)
+			return -1;
+		now->rest = 0;
+	}
+	now->shown = now->rest ? now->rest : readable_bytes(reading, role, msg->size, 0);
+	return 0;
+}
+
+/* How much of a message is read that TCP carries, `unseen` as read_sent has it. 0, or -1: nothing of it can be read here. */
+static __always_inline int choose_portion(struct sk_msg_md *msg, const struct sk_msg *kern, struct reading *reading, __u32 role,
+					__s32 unseen, struct portion *now)
+{
+	__u32 room;
+
+	if (unlikely(keeps_whole(reading, role))) {
+		if (likely(unseen >= 0))
+			return choose_frames(msg, reading, role, now);
+		now->shown = read_before(msg, reading, role, -unseen);
+		now->fits = now->shown != NO_FRAME;
+		if (!now->fits)
+			now->shown = 1;
+		return now->shown ? 0 : -1;
+	}
+	room = sending_room(kern->sk);
+	if (unlikely(room < msg->size)) {
+		now->shown = readable_bytes(reading, role, msg->size, room);
+		now->fits = now->shown <= room;
+	}
+	return 0;
 }
 
 /* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is; 0: it reads no more; -1:
@@ -115,44 +171,36 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 	const struct sock *sk = kern->sk;
-	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, size = msg->size, shown, room, named = 0, grown = 0;
-	int fits = 1, more = 0;
+	__u32 write_seq = kernel_cast(struct tcp_sock, sk)->write_seq, size = msg->size, named = 0, grown = 0;
+	struct portion now = { .shown = size, .fits = 1 };
 	struct scratch *scratch;
+	struct half *half;
 	__s32 unseen;
+	int more = 0;
 
 	if (!reading || reading->off)
 		return 0;
-	if (unlikely(reading->halves[role].handed) && !take_back(reading, &conn->ends[ROLE_SERVER], write_seq))
+	half = &reading->halves[role];
+	if (unlikely(half->handed) && !take_back(reading, &conn->ends[ROLE_SERVER], write_seq))
 		goto leave;
-	unseen = write_seq - reading->halves[role].next_seq;
-	shown = size;
+	unseen = write_seq - half->next_seq;
 	if (unlikely(unseen > 0))
 		skip_unseen(reading, role, unseen);
-	if (!*shortcut) {
-		room = sending_room(sk);
-		if (unlikely(may_rewrite(reading, role))) {
-			shown = rewritable_bytes(reading, role, sk, size);
-			fits = shown != 0;
-			if (!fits && role == ROLE_CLIENT && unseen >= 0 && has_begun_frame(reading))
-				goto hand_over;
-			if (!fits)
-				shown = readable_bytes(reading, role, size, 0);
-		} else if (unlikely(room < size)) {
-			if (reading->judges && role == ROLE_CLIENT && unseen >= 0)
-				goto hand_over;
-			shown = readable_bytes(reading, role, size, room);
-			fits = shown <= room;
-		}
+	if (!*shortcut && choose_portion(msg, kern, reading, role, unseen, &now)) {
+		if (role == ROLE_CLIENT && !half->held && unseen >= 0)
+			goto hand_over;
+		goto stop;
 	}
 	if (unlikely(unseen < 0)) {
 		/* It was read before and comes again: as the program wrote it, and not as it was changed. */
-		if (unlikely(reading->judges && reading->halves[role].changed_seq &&
-			     (__s32)(write_seq - reading->halves[role].changed_seq) < -1))
+		if (unlikely(half->changed_seq && (__s32)(write_seq - half->changed_seq) < 0))
 			goto stop;
-		if (shown > (__u32)-unseen)
-			shown = -unseen;
+		if (now.shown > (__u32)-unseen)
+			now.shown = -unseen;
+		if (unlikely(half->edit_count) && repeat_edit(msg, reading, role, -unseen, now.shown))
+			goto stop;
 		if (*shortcut)
-			reading->halves[role].next_seq -= shown;
+			half->next_seq -= now.shown;
 	} else {
 		scratch = acquire_scratch();
 		if (!scratch) {
@@ -160,31 +208,49 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 			return reading->judges ? -1 : 0;
 		}
 		scratch->from = 0;
-		scratch->firm = fits;
-		scratch->received = 0;
-		if (unlikely(reading->judges && role == ROLE_SERVER)) {
-			more = begin_answers(msg, scratch, reading, fits);
+		scratch->firm = now.fits;
+		scratch->whole = (now.fits || now.rest) && keeps_whole(reading, role);
+		if (unlikely(reading->judges)) {
+			more = begin_message(msg, scratch, reading, role, now.fits);
 			if (more < 0) {
 				stop_reading(reading, -more);
 				more = 0;
 			}
-			shown += more;
+			now.shown += more;
 		}
-		read_message(reading, scratch, role, shown, msg, fetch_msg, edit_msg, rewrite_msg);
-		shown -= more;
-		grown = scratch->pass.size - shown;
+		scratch->more = more;
+		scratch->shortcut = *shortcut;
+		scratch->role = role;
+		scratch->rest = now.rest;
+		scratch->shown = now.shown;
+		role = READ_ONCE(scratch->role) & 1;
+		half = &reading->halves[role];
+		read_message(reading, scratch, role, READ_ONCE(scratch->shown), msg, fetch_msg, edit_msg, rewrite_msg);
+		/* In registers, the verifier would go on once for each value of them. */
+		now.fits = READ_ONCE(scratch->firm);
+		more = READ_ONCE(scratch->more);
+		now.rest = READ_ONCE(scratch->rest);
+		*shortcut = READ_ONCE(scratch->shortcut);
+		now.shown = READ_ONCE(scratch->shown) - more;
+		grown = scratch->pass.size - now.shown;
 		if (unlikely(scratch->cut != NO_FRAME)) {
 			/* A redirect is not taken back for the rest of its message (sk_psock_map_verd). */
 			*shortcut = 0;
-			shown = bytes_until(msg, scratch, reading, role, shown == size) - grown;
+			now.shown = bytes_until(msg, scratch, reading, role, now.shown == size) - grown;
 		}
 		/* What went past TCP is not given back; what was changed before has gone out. */
-		reading->halves[role].changed_seq = 0;
-		if (unlikely((scratch->changed || more) && !*shortcut))
-			reading->halves[role].changed_seq = (write_seq + shown + grown) | 1;
+		half->changed_seq = 0;
+		half->edit_count = 0;
+		half->next_seq = *shortcut ? write_seq : write_seq + now.shown + grown;
+		if (unlikely(now.rest)) {
+			if (scratch->changed)
+				keep_edit(half, &scratch->pass, now.rest);
+			now.shown = 1;
+		} else if (unlikely((scratch->changed || more) && !*shortcut)) {
+			half->changed_seq = half->next_seq ? half->next_seq : 1;
+		}
 		release_scratch(scratch);
-		reading->halves[role].next_seq = *shortcut ? write_seq : write_seq + shown + grown;
-		if (unlikely(!(shown + grown)))
+		if (unlikely(!(now.shown + grown)))
 			goto hand_over;
 	}
 	if (unlikely(reading->off && reading->judges))
@@ -193,10 +259,10 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 	 * A piece that may not fit has its length named, although it is all there is: so much passes unseen after an error,
 	 * else a whole message would.
 	 */
-	if (unlikely(shown < size || !fits))
-		named = shown + grown;
+	if (unlikely(now.shown < size || !now.fits))
+		named = now.shown + grown;
 	name_bytes(msg, kern, named);
-	return (__u32)(shown + grown);
+	return (__u32)(now.shown + grown);
 hand_over:
 	if (role == ROLE_SERVER || hand_over(reading, &conn->ends[ROLE_SERVER], write_seq))
 		goto stop;

@@ -175,7 +175,14 @@ struct bpf_sock_addr_kern {
 	struct sock *sk;
 };
 
+struct sk_msg_sg {
+	__u32 start;
+	__u32 end;
+};
+
 struct sk_msg {
+	struct sk_msg_sg sg;
+	void *data;
 	__u32 apply_bytes;
 	struct sock *sk;
 };

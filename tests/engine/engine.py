@@ -19,6 +19,7 @@ FUNCTIONS = (
     "engine_field",
     "engine_remember",
     "engine_message",
+    "engine_lead",
     "engine_step",
     "engine_data",
     "engine_stream",

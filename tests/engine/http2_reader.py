@@ -16,32 +16,60 @@ Event = tuple[Any, ...]
 ("reset", stream, code), ("goaway",); fields: ((name, value), ...) as `Text`."""
 
 
-class DirectionReader:
-    """`events` grow with what is fed; `edited` is what the receiver gets."""
+NO_FRAME: Final = 0xFFFFFFFF
 
-    def __init__(self, engine: Engine, *, client: bool, look: int = 1) -> None:
+
+class DirectionReader:
+    """`events` grow with what is fed.
+
+    `whole`: frames of headers are taken in as a whole, and what is not waits, as the sender hook does where calls are
+    denied. `frames`: of each header block, whether its frame could be replaced.
+    """
+
+    def __init__(self, engine: Engine, *, client: bool, look: int = 1, whole: bool = False) -> None:
         self.engine = engine
         self.shim: Any = engine.shim
         self.headers = HeaderReader(engine)
         self.events: list[Event] = []
         self.messages: dict[int, int] = {}  # gRPC messages by stream
         self.malformed: set[int] = set()
+        self.frames: list[bool] = []
+        self.waiting = b""
         self._bytes: dict[int, int] = {}
         engine.reset()
         engine.call("engine_client" if client else "engine_server")
         self.shim.look = look
+        self.shim.whole = whole
 
     def feed(self, message: bytes) -> bytes:
-        """Reads a message as one write sends it; returns what becomes of it. Raises `EngineError`."""
+        """Reads a message as one write sends it; returns what goes out for it. Raises `EngineError`."""
+        gone, left = b"", self.waiting + message
+        self.waiting = b""
+        while left:
+            edited, count = self._read(left)
+            gone, left = gone + edited[:count], edited[count:]
+            if left and not count:  # it is the beginning of a frame
+                count = self.engine.call("engine_lead")
+                gone, self.waiting = gone + left[:count], left[count:]
+                break
+        return gone
+
+    def _read(self, message: bytes) -> tuple[bytes, int]:
+        """What becomes of it, and how much of it has been read."""
         put_bytes(self.shim, message)
         self.engine.call("engine_message")
+        count = len(message)
         events = self.engine.constants.event
         while (result := self.engine.call("engine_step")) > 0:
             event, stream = events(result), self.shim.stream
+            if event == events["EVENT_CUT"]:
+                count = self.shim.cut
+                break
             if event in (events["EVENT_HEADERS"], events["EVENT_PROMISE"]):
-                kind, flags = event.name.removeprefix("EVENT_").lower(), self.shim.flags
+                kind, flags, frame = event.name.removeprefix("EVENT_").lower(), self.shim.flags, self.shim.frame
                 fields = tuple((field.name, field.value) for field in self.headers.rest())
                 self.events.append((kind, stream, fields))
+                self.frames.append(frame != NO_FRAME)
                 if kind == "headers" and flags & END_STREAM:
                     self.events.append(("end", stream))
             elif event == events["EVENT_DATA"]:
@@ -53,7 +81,7 @@ class DirectionReader:
                 self.events.append(("goaway",))
         if result < 0:
             raise EngineError(self.engine.constants.reason(self.shim.reason).name.removeprefix("REASON_"))
-        return get_bytes(self.shim, "bytes", len(message))
+        return get_bytes(self.shim, "bytes", len(message)), count
 
     def feed_pieces(self, data: bytes, sizes: Iterable[int]) -> bytes:
         """The same, cut into messages of these sizes."""

@@ -69,10 +69,10 @@ class Stream:
 class Side:
     """One endpoint, and the direction that it sends."""
 
-    def __init__(self, engine: Engine, *, client: bool, look: int) -> None:
+    def __init__(self, engine: Engine, *, client: bool, look: int, whole: bool) -> None:
         self.client = client
         self.connection = endpoint(client=client)
-        self.reader = DirectionReader(engine, client=client, look=look)
+        self.reader = DirectionReader(engine, client=client, look=look, whole=whole)
         self.expected: list[Event] = []  # what the receiver said
         self.sent: dict[int, bytearray] = {}  # DATA by stream
         self.wire = bytearray()  # all that the receiver got
@@ -86,11 +86,13 @@ class Side:
 class Conversation:
     """Actions that make sense in no state of the connection are left out."""
 
-    def __init__(self, engines: tuple[Engine, Engine], chance: Random, cuts: Sequence[int], look: int) -> None:
+    def __init__(
+        self, engines: tuple[Engine, Engine], chance: Random, cuts: Sequence[int], look: int, *, whole: bool = False
+    ) -> None:
         self.chance = chance
         self.cuts = cuts
-        self.client = Side(engines[0], client=True, look=look)
-        self.server = Side(engines[1], client=False, look=look)
+        self.client = Side(engines[0], client=True, look=look, whole=whole)
+        self.server = Side(engines[1], client=False, look=look, whole=whole)
         self.streams: list[Stream] = []
         self.over = False
         self.client.connection.initiate_connection()

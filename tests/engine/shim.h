@@ -32,6 +32,7 @@ struct shim {
 	__u32 with_texts;	/* the table's strings are kept */
 	__u32 refused;		/* the block is the refusal of a denied call */
 	__u32 status;		/* of the denial */
+	__u32 whole;		/* frames of headers are taken in as a whole */
 	/* From the engine. */
 	enum http2_event event;
 	enum reason reason;	/* after a negative result */
@@ -39,6 +40,8 @@ struct shim {
 	__u32 flags;
 	__u32 code;
 	__u32 opaque;		/* grpc_opaque of the slot */
+	__u32 cut;		/* where the frame of EVENT_CUT begins */
+	__u32 frame;		/* where that of a header block does; NO_FRAME: it has not been whole in the window */
 	enum hpack_form form;
 	enum hpack_name name;
 	__u32 value;
@@ -212,7 +215,21 @@ ENGINE_INLINE int shim_message(struct shim_state *state, struct shim *shim)
 	pass->position = 0;
 	pass->start = 0;
 	pass->filled = 0;
+	pass->whole = shim->whole;
 	return 0;
+}
+
+/* After a cut at the message's beginning: the frame's first byte, a zero, has gone. 1, or 0: it had before. */
+ENGINE_INLINE int shim_lead(struct shim_state *state, struct shim *shim)
+{
+	struct http2_direction *dir = &state->direction;
+
+	(void)shim;
+	if (dir->held_count)
+		return 0;
+	dir->held[0] = 0;
+	dir->held_count = 1;
+	return 1;
 }
 
 /* The window, from the position on. */
@@ -247,6 +264,8 @@ ENGINE_INLINE int shim_step(struct shim_state *state, struct shim *shim)
 	shim->stream = pass->stream;
 	shim->flags = event == EVENT_DATA ? dir->flags : pass->flags;
 	shim->code = pass->code;
+	shim->cut = pass->position;
+	shim->frame = pass->frame;
 	if (event == EVENT_HEADERS || event == EVENT_PROMISE) {
 		pass->block.fields = 0;
 		pass->block.paths = 0;

@@ -236,3 +236,37 @@ def test_messages_across_frames(engine: Engine, size: int) -> None:
         assert sum(event[2] for event in reader.events) == len(messages) + 1
         assert reader.messages == {1: 5}
         assert reader.malformed == {1}
+
+
+# Frames of headers as a whole
+
+
+@pytest.mark.parametrize("look", [1, 4096])
+def test_frames_of_headers_are_whole_wherever_they_are_cut(engine: Engine, look: int) -> None:
+    """So they can be replaced: of the first part only a zero goes out before the second."""
+    request = [frame(HEADERS, END_HEADERS, stream, POST + b"\x84" * (stream * 40)) for stream in (1, 3, 5)]
+    data = request[0] + frame(DATA, 0, 1, b"\0" * 9) + request[1] + frame(PING, 0, 0, bytes(8)) + request[2]
+    for place in range(1, len(data)):
+        reader = DirectionReader(engine, client=True, look=look, whole=True)
+        reader.feed(PREFACE + BEGIN)
+        first = reader.feed(data[:place])
+        assert first + reader.waiting == data[:place]
+        assert first + reader.feed(data[place:]) == data
+        assert [each[1] for each in reader.events if each[0] == "headers"] == [1, 3, 5]
+        assert reader.frames == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(frame(DATA, 0, 1, bytes(70_000))[:2], id="longer than any block"),
+        pytest.param(frame(DATA, 0, 1, bytes(100))[:4], id="another type"),
+        pytest.param(frame(HEADERS, END_HEADERS | PADDED, 1, bytes(100))[:30], id="padded"),
+        pytest.param(frame(HEADERS, 0, 1, bytes(100))[:30], id="more to come"),
+        pytest.param(frame(HEADERS, END_HEADERS, 1, bytes(4096))[:30], id="longer than the window"),
+    ],
+)
+def test_what_is_never_replaced_does_not_wait(engine: Engine, begun: bytes) -> None:
+    reader = DirectionReader(engine, client=True, whole=True)
+    reader.feed(PREFACE + BEGIN)
+    assert reader.feed(begun) == begun

@@ -106,13 +106,13 @@ def tell(
     pieces: list[int],
     look: int,
 ) -> None:
-    conversation = Conversation(engines, Random(seed), pieces, look)
+    conversation = Conversation(engines, Random(seed), pieces, look, whole=bool(seed % 2))
     for name, arguments in story:
         getattr(conversation, name)(**arguments)
         if seed % 3 == 0:  # else both sides speak at once, over many actions
             conversation.exchange()
     conversation.exchange()
-    conversation.goaway(client=bool(seed % 2))
+    conversation.goaway(client=bool(seed // 2 % 2))
     conversation.exchange()
     conversation.check()
 

@@ -45,8 +45,9 @@ OPTIONS: Final = [
 
 
 def channel_options(arguments: Iterable[str]) -> list[tuple[str, int]]:
-    """Those of the form NAME=NUMBER."""
-    return [(name, int(value)) for name, equals, value in (each.partition("=") for each in arguments) if equals]
+    """OPTIONS, with what the arguments of the form NAME=NUMBER say instead or besides."""
+    asked = {name: int(value) for name, equals, value in (each.partition("=") for each in arguments) if equals}
+    return list({**dict(OPTIONS), **asked}.items())
 
 
 def path(method: str) -> str:

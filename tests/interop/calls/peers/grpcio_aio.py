@@ -101,7 +101,7 @@ class Peer(grpc.GenericRpcHandler):
 async def serve(host: str, port: str, *options: str) -> None:
     """`options`: NAME=NUMBER, of the server's channel arguments."""
     peer = Peer()
-    server = grpc.aio.server(options=contract.OPTIONS + contract.channel_options(options))
+    server = grpc.aio.server(options=contract.channel_options(options))
     server.add_generic_rpc_handlers((peer,))
     server.add_insecure_port(f"{host}:{port}")
     over = asyncio.Event()
@@ -315,10 +315,10 @@ async def crowd(channel: Any, tally: contract.Tally, count: str) -> None:
             metadata = [("x-caller", name)]
             if allowed and number % 4 == 1:
                 data = [message(size), message(size % 97)]
-                check("both", await listed(both(several(data), metadata=metadata)), data)
+                check("both", await listed(both(several(data), metadata=metadata, wait_for_ready=True)), data)
                 tally.add(path("BidiStream"), 0, [size, size % 97], [size, size % 97])
                 continue
-            call = unary(message(size), metadata=metadata)
+            call = unary(message(size), metadata=metadata, wait_for_ready=True)
             status = await status_of(call)
             check("status", status, 0 if allowed else contract.PERMISSION_DENIED)
             if allowed:
@@ -339,7 +339,7 @@ STORIES: dict[str, Callable[..., Awaitable[None]]] = {
 async def call(story: str, host: str, port: str, *arguments: str) -> None:
     """`arguments`: NAME=NUMBER, of the channel's; others are the story's."""
     tally = contract.Tally()
-    options = contract.OPTIONS + contract.channel_options(arguments)
+    options = contract.channel_options(arguments)
     async with grpc.aio.insecure_channel(f"{host}:{port}", options=options) as channel:
         await STORIES[story](channel, tally, *(each for each in arguments if "=" not in each))
     tally.show()

@@ -99,9 +99,7 @@ class Peer(grpc.GenericRpcHandler):
 def serve(host: str, port: str, *options: str) -> None:
     """`options`: NAME=NUMBER, of the server's channel arguments."""
     peer = Peer()
-    server = grpc.server(
-        futures.ThreadPoolExecutor(contract.CONCURRENT), options=contract.OPTIONS + contract.channel_options(options)
-    )
+    server = grpc.server(futures.ThreadPoolExecutor(contract.CONCURRENT), options=contract.channel_options(options))
     server.add_generic_rpc_handlers((peer,))
     server.add_insecure_port(f"{host}:{port}")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -347,7 +345,7 @@ STORIES: dict[str, Callable[..., None]] = {
 def call(story: str, host: str, port: str, *arguments: str) -> None:
     """`arguments`: NAME=NUMBER, of the channel's; others are the story's."""
     tally = contract.Tally()
-    options = contract.OPTIONS + contract.channel_options(arguments)
+    options = contract.channel_options(arguments)
     with grpc.insecure_channel(f"{host}:{port}", options=options) as channel:
         STORIES[story](channel, tally, *(each for each in arguments if "=" not in each))
     tally.show()
