@@ -255,12 +255,14 @@ static __always_inline int reset_refused(struct reading *reading, struct scratch
 	struct half *half = &reading->halves[ROLE_CLIENT];
 	__s32 ahead = half->resets - READ_ONCE(reading->halves[ROLE_SERVER].resets);
 
-	if (before < 0) /* the server has just reset it */
-		return drop_reset(scratch);
-	if (!reading->resets_refused || ahead >= MAX_RESETS_AHEAD)
+	/* Unless the server has just reset it. */
+	if (before >= 0 && (!reading->resets_refused || ahead >= MAX_RESETS_AHEAD))
 		return EVENT_NONE;
-	half->resets += ahead < 0 ? 1 - ahead : 1;
-	return drop_reset(scratch);
+	if (drop_reset(scratch) == EVENT_NONE)
+		return EVENT_NONE;
+	if (before >= 0)
+		half->resets += ahead < 0 ? 1 - ahead : 1;
+	return EVENT_EDIT;
 }
 
 /* RST_STREAM on a connection of which calls were denied. EVENT_NONE or EVENT_EDIT; EVENT_END: it is like any other. */
@@ -271,7 +273,7 @@ static __noinline int reset_among_denials(struct reading *reading, struct scratc
 	int before;
 
 	if (!call) {
-		if (stream > reading->halves[ROLE_CLIENT].last_stream)
+		if (!(stream & 1) || stream > reading->halves[ROLE_CLIENT].last_stream)
 			return EVENT_END;
 		if (role == ROLE_CLIENT)
 			return drop_reset(scratch);

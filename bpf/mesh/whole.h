@@ -40,8 +40,11 @@ static __always_inline __u32 first_element(struct sk_msg_md *msg, __u32 count)
 static __always_inline __u32 fragments_of(struct sk_msg_md *msg, __u32 size)
 {
 	const struct sk_msg *kern = bpf_cast_to_kern_ctx(msg);
+	__u64 data = 0;
 
-	return 1 + (((__u64)kern->data & (FRAGMENT_SIZE - 1)) + size - 1) / FRAGMENT_SIZE;
+	/* Linux 7 has no arithmetic for what is loaded from a void pointer's field. */
+	bpf_probe_read_kernel(&data, sizeof(data), &kern->data);
+	return 1 + ((data & (FRAGMENT_SIZE - 1)) + size - 1) / FRAGMENT_SIZE;
 }
 
 /* Moves the message's first `size` bytes to a page of their own, so that they follow nothing that has been sent. */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
 /*
- * The engine under any bytes. An input is four bytes of how, and the bytes of one direction. It is read three times: as
- * one message, in pieces, and in pieces of which what the engine calls opaque has been turned into something else. All
- * three must tell the same story.
+ * The engine under any bytes. An input is four bytes of how, and the bytes of one direction. It is read four times: as
+ * one message, in pieces, in pieces of which what the engine calls opaque has been turned into something else, and in
+ * pieces with frames of headers taken in as a whole. All of them must tell the same story.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,7 +98,8 @@ static int read_fields(struct run *run)
 	return result;
 }
 
-static void read_message(struct run *run, const __u8 *bytes, __u32 size)
+/* Returns how much of it has been read: all, but for the beginning of a frame that is to be whole. */
+static __u32 read_message(struct run *run, const __u8 *bytes, __u32 size)
 {
 	struct http2_direction *dir = &run->state->direction;
 	struct shim *shim = run->shim;
@@ -110,7 +111,7 @@ static void read_message(struct run *run, const __u8 *bytes, __u32 size)
 	shim->size = size;
 	shim_message(run->state, shim);
 	run->opaque = 0;
-	while ((event = shim_step(run->state, shim)) > EVENT_END) {
+	while ((event = shim_step(run->state, shim)) > EVENT_END && event != EVENT_CUT) {
 		if (event != EVENT_DATA) {
 			tell_number(run, event);
 			tell_number(run, shim->stream);
@@ -135,11 +136,14 @@ static void read_message(struct run *run, const __u8 *bytes, __u32 size)
 		}
 	}
 	run->result = event < 0 ? event : 0;
-	hash(&run->bytes, shim->bytes, size);
 	REQUIRE(run->state->pass.position <= size);
-	REQUIRE(event < 0 || run->state->pass.position == size);
+	REQUIRE(event < 0 || event == EVENT_CUT || run->state->pass.position == size);
+	if (event == EVENT_CUT)
+		size = shim->cut;
+	hash(&run->bytes, shim->bytes, size);
 	if (dir->state == HTTP2_SKIP)
 		run->opaque = dir->remaining;
+	return size;
 }
 
 static void begin(struct run *run, const struct how *how)
@@ -200,6 +204,37 @@ static void read_pieces(struct run *run, struct how how, const __u8 *bytes, __u3
 	}
 }
 
+/* As the sender hook does: of a frame's beginning a zero goes out, and the rest waits for what comes next. */
+static void read_whole(struct run *run, struct how how, const __u8 *bytes, __u32 size)
+{
+	static __u8 message[2 * HEADER_BLOCK_SIZE];
+	__u32 piece, start, left, read, waiting = 0;
+
+	begin(run, &how);
+	run->shim->whole = 1;
+	for (__u32 done = 0; done < size && !run->result; done += piece) {
+		piece = next_piece(&how, size - done);
+		memcpy(message + waiting, bytes + done, piece);
+		left = waiting + piece;
+		start = waiting = 0;
+		while (left && !run->result) {
+			run->opaque = 0;
+			read = read_message(run, message + start, left);
+			if (!read && !run->result) {
+				REQUIRE(left <= WINDOW_SIZE);
+				read = shim_lead(run->state, run->shim);
+				hash(&run->bytes, message + start, read);
+				REQUIRE(!read || !message[start]);
+				waiting = left - read;
+			}
+			start += read;
+			left = waiting ? 0 : left - read;
+		}
+		memmove(message, message + start, waiting);
+	}
+	hash(&run->bytes, message, waiting);
+}
+
 static void end(struct run *run)
 {
 	free(run->state);
@@ -209,7 +244,7 @@ static void end(struct run *run)
 int LLVMFuzzerTestOneInput(const __u8 *data, size_t size)
 {
 	struct how how;
-	struct run runs[3];
+	struct run runs[4];
 
 	if (size < 4 || size > HEADER_BLOCK_SIZE)
 		return 0;
@@ -222,19 +257,22 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size)
 		read_blocks(&runs[0], how, data, size, 0);
 		read_blocks(&runs[1], how, data, size, HEADER_BLOCK_SIZE);
 		read_blocks(&runs[2], how, data, size, 1);
+		read_blocks(&runs[3], how, data, size, 2);
 	} else {
 		begin(&runs[0], &how);
 		if (!runs[0].result)
 			read_message(&runs[0], data, size);
 		read_pieces(&runs[1], how, data, size, 0);
 		read_pieces(&runs[2], how, data, size, 1);
+		read_whole(&runs[3], how, data, size);
 	}
 	REQUIRE(runs[0].result || runs[0].bytes == runs[1].bytes);
-	for (int i = 1; i < 3; i++) {
+	REQUIRE(runs[0].result || runs[0].bytes == runs[3].bytes);
+	for (int i = 1; i < 4; i++) {
 		REQUIRE(runs[i].result == runs[0].result);
 		REQUIRE(runs[i].story == runs[0].story);
 	}
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		end(&runs[i]);
 	return 0;
 }
