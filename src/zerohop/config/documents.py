@@ -6,6 +6,7 @@ process, and keeps the last of two equal keys.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ MAX_DEPTH: Final = 64  # managedFields, the deepest that Kubernetes prints, has 
 
 # The C parser is ten times faster; a PyYAML built without libyaml lacks it.
 LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# What libyaml 0.2.6 says of more nesting than it reads, which is more than is allowed here.
+_LIBRARY_DEPTH: Final = "exceeded maximum nesting depth"
 
 _PREFIX: Final = "tag:yaml.org,2002:"
 _SCALAR_TAGS: Final = frozenset({"str", "int", "float", "bool", "null"})
@@ -116,6 +120,9 @@ def compose(text: str, file: str, problems: Problems) -> Iterator[Node]:
     try:
         yield from _compose(text, file, problems)
     except yaml.MarkedYAMLError as error:
+        if _LIBRARY_DEPTH in (error.problem or ""):
+            _report_depth(text, file, problems)
+            return
         mark = error.problem_mark or error.context_mark
         source = Source(file, 1) if mark is None else _place(text, file, mark.line, mark.column)
         what = ", ".join(part for part in (error.context, error.problem) if part)
@@ -128,6 +135,28 @@ def compose(text: str, file: str, problems: Problems) -> Iterator[Node]:
         # The parser written in Python lets chr()'s ValueError through for an escape beyond Unicode.
         problems.add(Source(file, 1), f"not valid YAML: {error}", "check characters and escapes")
         problems.lose_all()
+
+
+def _add_too_deep(source: Source, problems: Problems) -> None:
+    problems.add(source, f"nested deeper than {MAX_DEPTH} levels", "no kind needs that: check the brackets")
+    problems.lose_all()
+
+
+def _report_depth(text: str, file: str, problems: Problems) -> None:
+    """libyaml reads ahead, and gives up before it says where the nesting began; the parser in Python says it."""
+    depth = 0
+    source = Source(file, 1)
+    with contextlib.suppress(yaml.YAMLError, ValueError):
+        for event in _events(text, yaml.SafeLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                mark: Any = event.start_mark
+                source = Source(file, mark.line + 1, mark.column + 1)
+                if depth == MAX_DEPTH:
+                    break
+                depth += 1
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    _add_too_deep(source, problems)
 
 
 def _place(text: str, file: str, line: int, column: int) -> Source:
@@ -158,9 +187,7 @@ def _compose(text: str, file: str, problems: Problems) -> Iterator[Node]:
                 node = Unusable(source)
             else:
                 if len(stack) == MAX_DEPTH:
-                    message = f"nested deeper than {MAX_DEPTH} levels"
-                    problems.add(source, message, "no kind needs that: check the brackets")
-                    problems.lose_all()
+                    _add_too_deep(source, problems)
                     return
                 is_mapping = kind is yaml.MappingStartEvent
                 if event.tag is not None:
@@ -173,8 +200,8 @@ def _compose(text: str, file: str, problems: Problems) -> Iterator[Node]:
             yield node
 
 
-def _events(text: str) -> Iterator[Any]:
-    loader = LOADER(text)
+def _events(text: str, kind: Any = None) -> Iterator[Any]:
+    loader = (kind or LOADER)(text)
     try:
         event = loader.get_event()
         while event is not None and type(event) is not yaml.StreamEndEvent:
