@@ -7,6 +7,9 @@
 
 #include "shared/kernel.h"
 
+/* More than any send buffer holds. */
+#define MAX_UNSENT (1U << 30)
+
 /* What a new segment adds to the send buffer's account beside its bytes, with room for one that is not full. */
 #define SEND_OVERHEAD 16384
 
@@ -19,16 +22,24 @@
 #define SEGMENT_FRAGMENTS 17
 #define FRAGMENT_SIZE 4096
 
-/* Room in the send buffer for what begins a segment; TCP may have used more. */
+/* Room for what begins a segment (sk_stream_memory_free): in the send buffer, and in what may wait to be sent. TCP may have
+ * used more. */
 static __always_inline __s32 segment_room(const struct sock *sk)
 {
-	return sk->sk_sndbuf - sk->sk_wmem_queued;
+	const struct tcp_sock *tcp = kernel_cast(struct tcp_sock, sk);
+	const struct net *net = kernel_cast(struct net, sk->__sk_common.skc_net.net);
+	__u32 limit = tcp->notsent_lowat ? tcp->notsent_lowat : net->ipv4.sysctl_tcp_notsent_lowat;
+	__s32 room = sk->sk_sndbuf - sk->sk_wmem_queued, unsent = tcp->write_seq - tcp->snd_nxt;
+
+	if (limit <= MAX_UNSENT && (__s32)limit - unsent < room)
+		room = (__s32)limit - unsent;
+	return room;
 }
 
 /* Bytes of which any message can be taken, with room for what the hook adds to as many. */
 static __always_inline __u32 sending_room(const struct sock *sk)
 {
-	__s32 room = sk->sk_sndbuf - SEND_OVERHEAD - sk->sk_wmem_queued;
+	__s32 room = segment_room(sk) - SEND_OVERHEAD;
 
 	return room < 0 ? 0 : room / 2;
 }
@@ -80,7 +91,7 @@ static __noinline __u32 sure_bytes(const struct sock *sk, __u32 size, __u32 frag
 	if (sk->sk_write_queue.qlen && joins_last(sk, tcp, size, fragments))
 		return size;
 	room = segment_room(sk);
-	if (tcp->notsent_lowat || room <= 0)
+	if (room <= 0)
 		return 0;
 	goal = segment_goal(tcp);
 	sure = sk->sk_write_queue.qlen && (__u32)room < goal ? (__u32)room : goal;

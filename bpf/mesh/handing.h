@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * Requests that are judged are read by their sender's hook, but for two cases: the message ends within a header block, and
- * the send buffer may not take all of it (mesh/sent.h), so that nobody knows where it will be cut. Then they are read
- * where they arrive, as those of other callers are, until everything that was sent has been read there.
+ * Requests that are judged are read by their sender's hook, unless it cannot have a frame of headers as a whole
+ * (mesh/whole.h): a header block of several frames, or in a longer or less usual one, ends with its message or may not be
+ * taken as a whole. Then requests are read where they arrive, as those of other callers are, until everything that was sent
+ * has been read there.
  *
  * The sender's hook decides both ways, under its socket's lock. It hands over before the bytes that it has not read are
  * sent, and takes back when what the receiver's hook has read ends where the next byte is sent: nothing is on its way.

@@ -116,7 +116,7 @@ __noinline __u32 certain_bytes(struct sk_msg_md *msg, const struct reading *read
 	if (half->held) {
 		size = at_most(size, REST_SIZE);
 		growth += half->held + size + 3 * SEGMENT_OVERHEAD;
-		return sk->sk_sndbuf - sk->sk_wmem_queued > (__s32)growth ? size : 0;
+		return segment_room(sk) > (__s32)growth ? size : 0;
 	}
 	switch (half->direction.state) {
 	case HTTP2_FRAME:

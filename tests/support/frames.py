@@ -1,7 +1,8 @@
 """Two ends of an HTTP/2 connection that are awkward, each a process of its own.
 
 `frames.py serve PORT`: takes one connection, reads it in fits and starts, answers nothing, ends with the client.
-`frames.py send PORT SEED BYTES SNDBUF`: sends gRPC requests on many streams in frames of random sizes. What the kernel
+`frames.py send PORT SEED BYTES SNDBUF UNSENT`: sends gRPC requests on many streams in frames of random sizes, with a
+send buffer of SNDBUF bytes of which UNSENT (TCP_NOTSENT_LOWAT) may wait; 0: as it is by default. What the kernel
 does not take is sent again together with more, or, where a frame may begin, after another frame, as real programs do.
 Prints {"requests", "messages", "bytes", "resets", "partial"}: messages by their prefixes, bytes of DATA without
 padding, and how often the kernel took a part only.
@@ -109,10 +110,12 @@ class Writer:
         return [self.data(stream, 1 << 24) for stream in list(self.open)]
 
 
-def send(port: int, seed: int, size: int, sndbuf: int) -> None:
+def send(port: int, seed: int, size: int, sndbuf: int, unsent: int) -> None:
     connection = socket.socket()
     if sndbuf:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
+    if unsent:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
     connection.setblocking(False)
     connection.connect_ex(("127.0.0.1", port))
     writer = Writer(seed)

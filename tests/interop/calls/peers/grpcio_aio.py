@@ -281,6 +281,20 @@ async def load(channel: Any, tally: contract.Tally, count: str) -> None:
     await asyncio.gather(*(some() for _ in range(contract.LOADED)))
 
 
+async def judged(unary: Any, tally: contract.Tally, number: int, size: int, **options: Any) -> None:
+    """Call `number`, which is denied if its caller may not make it."""
+    name, allowed = contract.caller(number)
+    call = unary(message(size), metadata=[("x-caller", name)], **options)
+    status = await status_of(call)
+    check("status", status, 0 if allowed else contract.PERMISSION_DENIED)
+    if allowed:
+        check("allowed", await call, message(size))
+        tally.add(path("Unary"), 0, [size], [size])
+    else:
+        check("details", await call.details(), contract.DENIAL)
+        tally.add(path("Unary"), status, None, [])
+
+
 async def denials(channel: Any, tally: contract.Tally, count: str) -> None:
     """Several callers at once, every other call denied by who it says to be from."""
     unary = channel.unary_unary(path("Unary"))
@@ -288,17 +302,7 @@ async def denials(channel: Any, tally: contract.Tally, count: str) -> None:
 
     async def some() -> None:
         for number in numbers:
-            size = number * 7 % 1_000
-            name, allowed = contract.caller(number)
-            call = unary(message(size), metadata=[("x-caller", name)])
-            status = await status_of(call)
-            check("status", status, 0 if allowed else contract.PERMISSION_DENIED)
-            if allowed:
-                check("allowed", await call, message(size))
-                tally.add(path("Unary"), 0, [size], [size])
-            else:
-                check("details", await call.details(), contract.DENIAL)
-                tally.add(path("Unary"), status, None, [])
+            await judged(unary, tally, number, number * 7 % 1_000)
 
     await asyncio.gather(*(some() for _ in range(contract.LOADED)))
 
@@ -312,21 +316,13 @@ async def crowd(channel: Any, tally: contract.Tally, count: str) -> None:
         for number in numbers:
             size = number * 7919 % contract.CROWD_SIZE
             name, allowed = contract.caller(number)
-            metadata = [("x-caller", name)]
-            if allowed and number % 4 == 1:
-                data = [message(size), message(size % 97)]
-                check("both", await listed(both(several(data), metadata=metadata, wait_for_ready=True)), data)
-                tally.add(path("BidiStream"), 0, [size, size % 97], [size, size % 97])
+            if not allowed or number % 4 != 1:
+                await judged(unary, tally, number, size, wait_for_ready=True)
                 continue
-            call = unary(message(size), metadata=metadata, wait_for_ready=True)
-            status = await status_of(call)
-            check("status", status, 0 if allowed else contract.PERMISSION_DENIED)
-            if allowed:
-                check("allowed", await call, message(size))
-                tally.add(path("Unary"), 0, [size], [size])
-            else:
-                check("details", await call.details(), contract.DENIAL)
-                tally.add(path("Unary"), status, None, [])
+            data = [message(size), message(size % 97)]
+            call = both(several(data), metadata=[("x-caller", name)], wait_for_ready=True)
+            check("both", await listed(call), data)
+            tally.add(path("BidiStream"), 0, [size, size % 97], [size, size % 97])
 
     await asyncio.gather(*(some() for _ in range(contract.CROWD)))
 
