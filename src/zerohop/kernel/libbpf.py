@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import mmap
 import os
 from typing import Any, Final, TypeVar
 
@@ -42,8 +43,8 @@ _vsnprintf.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes
 
 # The last lines libbpf said, so that a load error can quote the verifier; printed only on request.
 messages: list[str] = []
-# As long as a verifier's log may be: what matters is its end.
-_buffer = ctypes.create_string_buffer(1 << 24)
+# As long as a verifier's log may be: what matters is its end. Memory only where something was written.
+_buffer = (ctypes.c_char * (1 << 24)).from_buffer(mmap.mmap(-1, 1 << 24))
 
 
 @PRINT_CALLBACK  # type: ignore[untyped-decorator]
