@@ -112,8 +112,8 @@ static __always_inline void resolve_method(struct reading *reading, struct scrat
 	}
 }
 
-/* Reads the header block of the pass into `heard`. Returns 0, or a negated reason. */
-__noinline int read_block(struct reading *reading, struct scratch *scratch, __u32 role)
+/* Decodes the header block of the pass, and remembers it if calls may repeat it. Returns 0, or a negated reason. */
+__noinline int read_new_block(struct reading *reading, struct scratch *scratch, __u32 role)
 {
 	struct hpack_block *block;
 	struct hpack_table *table;
@@ -127,10 +127,6 @@ __noinline int read_block(struct reading *reading, struct scratch *scratch, __u3
 	block = &scratch->pass.block;
 	table = &reading->halves[role].direction.table;
 	last = &reading->halves[role].repeated[scratch->pass.flags & FLAG_END_STREAM];
-	if (likely(repeats(last, block, table))) {
-		scratch->heard = last->heard;
-		return 0;
-	}
 	position = block->position;
 	inserted = table->inserted;
 	mark = table_mark(table);
@@ -145,5 +141,17 @@ __noinline int read_block(struct reading *reading, struct scratch *scratch, __u3
 		remember(last, block, table, position);
 		last->heard = scratch->heard;
 	}
+	return 0;
+}
+
+/* Reads the header block of the pass into `heard`. Returns 0, or a negated reason. */
+static __always_inline int read_block(struct reading *reading, struct scratch *scratch, __u32 role)
+{
+	struct half *half = &reading->halves[role];
+	struct repeated *last = &half->repeated[scratch->pass.flags & FLAG_END_STREAM];
+
+	if (unlikely(!repeats(last, &scratch->pass.block, &half->direction.table)))
+		return read_new_block(reading, scratch, role);
+	scratch->heard = last->heard;
 	return 0;
 }

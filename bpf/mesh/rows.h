@@ -133,16 +133,14 @@ static __always_inline __u32 size_bucket(const struct buckets *buckets, __u64 si
 	return buckets->size_cells[masked(size, SIZE_CELLS)];
 }
 
-/* The row, made when it is not there; the row of zeros when there is no room. */
-static __noinline struct series *row_of(struct series_key *key)
+/* Makes a row; the row of zeros when there is no room. */
+static __noinline struct series *new_row(const struct series_key *key)
 {
-	struct series *row = bpf_map_lookup_elem(&series, key), *blank;
 	struct series_key overflow = {};
+	struct series *row, *blank;
 	struct counters *count;
 	__u32 zero = 0;
 
-	if (likely(row))
-		return row;
 	blank = bpf_map_lookup_elem(&blank_series, &zero);
 	if (!blank)
 		return NULL;
@@ -178,8 +176,10 @@ static __always_inline void add_row(const struct call *call, struct series_key *
 	const struct grpc_stream *request = &call->halves[ROLE_CLIENT], *response = &call->halves[ROLE_SERVER];
 	__u32 zero = 0, reentrant = key->reentrant;
 	const struct buckets *bounds = bpf_map_lookup_elem(&buckets, &zero);
-	struct series *row = row_of(key);
+	struct series *row = bpf_map_lookup_elem(&series, key);
 
+	if (unlikely(!row))
+		row = new_row(key);
 	if (!row || !bounds)
 		return;
 	add_to(row->calls, 1, reentrant);
