@@ -13,6 +13,9 @@ KERNEL_PACKAGES := $(RUNTIME_PACKAGES) qemu-system-x86 busybox-static kmod nftab
 
 TEST_EXTRAS := demo,dev
 
+# Half of the time is waiting for the kernel to verify programs and for programs to start: two files at a time.
+PYTEST_OPTIONS ?= -n 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-kernels lint bench clean root
 
@@ -57,7 +60,7 @@ demo: root ## two gRPC services with and without zerohop, live; under a minute
 test: root ## every test that can run on this machine
 	$(call install_packages,$(TEST_PACKAGES))
 	@$(MAKE) --silent --no-print-directory $(VENV)/.test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 lint: root ## ruff and mypy
 	$(call install_packages,$(RUNTIME_PACKAGES))

@@ -33,14 +33,23 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(machine.MARK, uuid.uuid4().hex)
 
 
+def _is_worker(session: pytest.Session) -> bool:
+    """Whether it runs some of another session's tests (pytest-xdist), which looks after the machine for all."""
+    return hasattr(session.config, "workerinput")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     global _before
+    if _is_worker(session):
+        return
     _machine.enter_context(machine.bpffs())
     if machine.why_no_kernel_tests() is None:
         _before = leaks.listing()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if _is_worker(session):
+        return
     with _machine:
         left = [] if _before is None else leaks.left_behind(_before)
     if left:

@@ -301,14 +301,16 @@ def test_it_works_without_the_agent(local: Any) -> None:
 
 def test_another_build_takes_over(local: Any, variant: Callable[[str], Path]) -> None:
     """No connection is made by a table that is not filled yet."""
+    other_build = variant("ZH_BREAK_PARKED")
     scene = local(member("server"), service(VIRTUAL[4]))
     scene.serve("server", LOOPBACK[4])
-    dialling = scene.start("dial", VIRTUAL[4], PORT, 0, 6_000)
+    dialling = scene.start("dial", VIRTUAL[4], PORT, 0, 60_000)
     assert scene.mesh.stop_agent() == 0
-    scene.mesh.environment["ZEROHOP_OBJECT"] = str(variant("ZH_BREAK_PARKED"))
+    scene.mesh.environment["ZEROHOP_OBJECT"] = str(other_build)
     scene.mesh.start()
     assert "data path replaced" in scene.mesh.log.read_text()
     assert dialling.poll() is None
+    dialling.terminate()
     found = finish(dialling)
     assert set(found["answers"]) == {"server"}
     assert (found["errors"], found["peers"]) == ({}, [[VIRTUAL[4], PORT]])

@@ -2,7 +2,7 @@
 
 `dialling.py serve NAME ADDRESS PORT`: says NAME to whoever comes; prints "ready".
 `dialling.py dial ADDRESS PORT COUNT [MILLISECONDS]`: prints {"answers": {NAME: n}, "errors": {errno: n}, "peers":
-[[address, port], …]}; connects so many times, or for that time.
+[[address, port], …]}; connects so many times, or for that time, or until SIGTERM.
 `dialling.py exchange ADDRESS PORT`: a UDP datagram there and back; prints the peer that answered.
 """
 
@@ -13,6 +13,7 @@ import errno
 import ipaddress
 import json
 import select
+import signal
 import socket
 import sys
 import time
@@ -66,7 +67,9 @@ def dial_all(address: str, port: int, count: int, milliseconds: int = 0) -> None
     errors: Counter[str] = Counter()
     peers: list[list[object]] = []
     deadline = time.monotonic() + milliseconds / 1000
-    while count > 0 or time.monotonic() < deadline:
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    while not ended and (count > 0 or time.monotonic() < deadline):
         count -= 1
         try:
             name, peer = dial(address, port)
