@@ -231,10 +231,11 @@ static __always_inline int on_data(struct reading *reading, struct scratch *scra
 /*
  * Resets of calls that were denied while their callers were still sending. Both sides may say so at once, and to some
  * servers (nghttp2's, so Node's) many resets by a client are an attack, for which they end the connection. So where a server
- * resets what it has refused by itself, the client's reset becomes a frame of a type that nobody knows; no more
- * of them than this wait for the server's.
+ * resets what it has refused by itself, the client's reset becomes a frame of a type that nobody knows. Some of them may
+ * wait for the server's, and as many more as it has sent: Node refuses a whole batch before it resets the first of it.
  */
-#define MAX_RESETS_AHEAD 16
+#define MIN_RESETS_AHEAD 16
+#define MAX_RESETS_AHEAD 1024
 
 /* The frame that was just read becomes one that is ignored. EVENT_EDIT; EVENT_NONE: it has gone out in part. */
 static __always_inline int drop_reset(struct scratch *scratch)
@@ -253,10 +254,11 @@ static __always_inline int drop_reset(struct scratch *scratch)
 static __always_inline int reset_refused(struct reading *reading, struct scratch *scratch, int before)
 {
 	struct half *half = &reading->halves[ROLE_CLIENT];
-	__s32 ahead = half->resets - READ_ONCE(reading->halves[ROLE_SERVER].resets);
+	__u32 sent = READ_ONCE(reading->halves[ROLE_SERVER].resets);
+	__s32 ahead = half->resets - sent, limit = at_most(MIN_RESETS_AHEAD + at_most(sent, MAX_RESETS_AHEAD), MAX_RESETS_AHEAD);
 
 	/* Unless the server has just reset it. */
-	if (before >= 0 && (!reading->resets_refused || ahead >= MAX_RESETS_AHEAD))
+	if (before >= 0 && (!reading->resets_refused || ahead >= limit))
 		return EVENT_NONE;
 	if (drop_reset(scratch) == EVENT_NONE)
 		return EVENT_NONE;
@@ -277,6 +279,8 @@ static __noinline int reset_among_denials(struct reading *reading, struct scratc
 			return EVENT_END;
 		if (role == ROLE_CLIENT)
 			return drop_reset(scratch);
+		/* Of what the client has reset, too: they have crossed. */
+		reading->resets_refused = 1;
 		half->resets++;
 		return EVENT_NONE;
 	}
@@ -285,10 +289,9 @@ static __noinline int reset_among_denials(struct reading *reading, struct scratc
 	before = advance_call(reading, call, stream, role, CALL_OVER);
 	if (role == ROLE_CLIENT)
 		return reset_refused(reading, scratch, before);
+	reading->resets_refused = 1;
 	if (before < 0)
 		half->resets++;
-	else
-		reading->resets_refused = 1;
 	return EVENT_NONE;
 }
 
