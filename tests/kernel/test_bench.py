@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-from zerohop.bench.cgroups import cgroup2_mount
+from zerohop.bench.cgroups import cgroup2_mount, plain_cgroups
+from zerohop.bench.modes.direct import Direct
 from zerohop.bench.network import new_namespace, own_namespace
 from zerohop.bench.plan import Cell, Plan, make_plan
 from zerohop.bench.programs import Program
@@ -150,6 +151,26 @@ def test_the_json_contract(bench: Bench, workload: str, modes: tuple[str, ...]) 
         for summary in (case["ratio"], case["spread"]):
             assert set(summary) == set(modes) - {"direct"}
             assert all(figures.keys() <= FIGURES[workload] for figures in summary.values())
+
+
+def test_the_filter_alone(bench: Bench) -> None:
+    shape = bench.run(
+        "pingecho",
+        *("--modes", "direct,filtered,zerohop"),
+        *("--rounds", "1", "--placement", "same", "--topology", "loopback"),
+    )
+    (case,) = shape["cases"]
+    assert case["ratio"].keys() == {"filtered", "zerohop"}
+    assert "shortcut_share" not in case["modes"]["filtered"]
+
+
+def test_the_filtered_mode_is_filtered(kernel: None) -> None:
+    def filters(filtered: bool) -> int:
+        command = Direct(cgroups, filtered=filtered).enter("client", ["grep", "^Seccomp_filters:", "/proc/self/status"])
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1])
+
+    with plain_cgroups(("client",), "test") as cgroups:
+        assert filters(True) == filters(False) + 1
 
 
 def test_bpf_stats_state_what_a_call_takes_in_the_hooks(bench: Bench) -> None:

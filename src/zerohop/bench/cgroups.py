@@ -26,13 +26,13 @@ def cgroup2_mount(mountinfo: str) -> Path | None:
 
 
 @contextmanager
-def plain_cgroups(names: tuple[str, ...]) -> Iterator[dict[str, Path]]:
-    """One cgroup for each name, below one of the bench's own; removed at the end, with what runs there."""
+def plain_cgroups(names: tuple[str, ...], mode: str) -> Iterator[dict[str, Path]]:
+    """One cgroup for each name, below one of the bench's own mode; removed at the end, with what runs there."""
     mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     if mount is None:
         raise UnsupportedError("no cgroup v2 hierarchy is mounted", hint="run mount -t cgroup2 none /sys/fs/cgroup")
     _remove_abandoned(mount)
-    parent = mount / f"{_PREFIX}{os.getpid()}"
+    parent = mount / f"{_PREFIX}{os.getpid()}-{mode}"
     try:
         with ending_signals_held():
             for name in names:
@@ -46,7 +46,7 @@ def plain_cgroups(names: tuple[str, ...]) -> Iterator[dict[str, Path]]:
 def _remove_abandoned(mount: Path) -> None:
     """Removes what a bench left that was killed with SIGKILL."""
     for path in mount.glob(f"{_PREFIX}*"):
-        pid = path.name.removeprefix(_PREFIX)
+        pid = path.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdecimal() and not Path("/proc", pid).exists():
             _remove(path)
 

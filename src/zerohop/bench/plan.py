@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from zerohop.bench.modes import ALL_MODES, BASELINE
+from zerohop.bench.modes import ALL_MODES, UNMANAGED
 from zerohop.bench.placement import PLACEMENTS
 from zerohop.bench.stage import Timing
 from zerohop.bench.topology import TOPOLOGIES
@@ -101,7 +101,7 @@ def make_plan(
     if bpf_stats and not any(_has_hook_cost(plan, name) for name in chosen):
         raise ZerohopError(
             "--bpf-stats has nothing to measure",
-            hint="it needs a mode other than direct, and one of " + ", ".join(filter(_makes_calls, WORKLOADS)),
+            hint="it needs a mode with zerohop, and one of " + ", ".join(filter(_makes_calls, WORKLOADS)),
             exit_code=EXIT_USAGE,
         )
     return plan
@@ -117,7 +117,7 @@ def _makes_calls(workload: str) -> bool:
 
 
 def _has_hook_cost(plan: Plan, workload: str) -> bool:
-    return _makes_calls(workload) and plan.modes(workload) != (BASELINE,)
+    return _makes_calls(workload) and not set(plan.modes(workload)) <= set(UNMANAGED)
 
 
 def _check(kind: str, names: Sequence[str], known: Iterable[str], *, of: str = "") -> tuple[str, ...]:

@@ -14,12 +14,13 @@ from zerohop.bench.modes.zerohop import open_zerohop
 Opener = Callable[[Setting], AbstractContextManager[Mode]]
 
 MODES: Final[dict[str, Opener]] = {
-    "direct": open_direct,
+    "direct": partial(open_direct, name="direct", filtered=False),
     "zerohop": partial(open_zerohop, name="zerohop", engine=True),
 }
 """Nothing of zerohop, and all of it."""
 
 LAYERS: Final[dict[str, Opener]] = {
+    "filtered": partial(open_direct, name="filtered", filtered=True),
     "shortcut": partial(open_zerohop, name="shortcut", engine=False),
     "engine": partial(open_zerohop, name="engine", engine=True),
     "policy": partial(open_zerohop, name="policy", engine=True, policy=True),
@@ -30,6 +31,9 @@ ALL_MODES: Final = MODES | LAYERS
 
 BASELINE: Final = "direct"
 """The mode that ratios are taken over."""
+
+UNMANAGED: Final = (BASELINE, "filtered")
+"""Modes without hooks."""
 
 WITHOUT_ENGINE: Final = "shortcut"
 """The mode over which the engine's cost is stated."""

@@ -1,7 +1,8 @@
-"""Mode `direct`: the same programs, in plain cgroups that zerohop does not manage."""
+"""Modes `direct` and `filtered`: the same programs, in plain cgroups that zerohop does not manage."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,23 @@ from zerohop.bench.placement import Role
 # Joins the cgroup, then becomes the program: before its first socket, as `zerohop exec` does.
 _JOIN: Final = 'echo 0 >"$0/cgroup.procs" && exec "$@"'
 
+# What `zerohop exec` does besides.
+_FILTER: Final = """
+import os, sys
+from zerohop.kernel import seccomp
+seccomp.refuse_unserved(splice=True)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
 
 class Direct:
-    def __init__(self, cgroups: dict[str, Path]) -> None:
+    def __init__(self, cgroups: dict[str, Path], *, filtered: bool) -> None:
         self._cgroups = cgroups
+        # -P: the current folder is no place to import from, least of all for root.
+        self._through = [sys.executable, "-P", "-c", _FILTER] if filtered else []
 
     def enter(self, role: Role, command: Sequence[str]) -> list[str]:
-        return ["sh", "-c", _JOIN, str(self._cgroups[role]), *command]
+        return ["sh", "-c", _JOIN, str(self._cgroups[role]), *self._through, *command]
 
     def evidence(self, operations: int = 0) -> Carried | None:
         return None
@@ -37,6 +48,6 @@ class Direct:
 
 
 @contextmanager
-def open_direct(setting: Setting) -> Iterator[Direct]:
-    with plain_cgroups(("server", "client")) as cgroups:
-        yield Direct(cgroups)
+def open_direct(setting: Setting, *, name: str, filtered: bool) -> Iterator[Direct]:
+    with plain_cgroups(("server", "client"), name) as cgroups:
+        yield Direct(cgroups, filtered=filtered)
