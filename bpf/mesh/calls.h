@@ -30,10 +30,12 @@ static __noinline struct call *find_spilled(__u64 id, __u32 stream)
 {
 	struct call_key key = { .connection = id, .stream = stream };
 	struct shared_call *shared = shared_slot(id, stream);
+	struct call *call;
 
 	if (shared && shared->connection == id && is_stream(&shared->call, stream))
 		return &shared->call;
-	return bpf_map_lookup_elem(&calls, &key);
+	call = bpf_map_lookup_elem(&calls, &key);
+	return call && is_stream(call, stream) ? call : NULL;
 }
 
 static __always_inline struct call *find_call(struct reading *reading, __u32 stream)
@@ -151,11 +153,13 @@ static __always_inline void begin_call(struct reading *reading, struct scratch *
 	WRITE_ONCE(slot->state, state);
 }
 
-/* Counts a call that ends by `more`, unless it was. A copy of it, for its place may be another call's then. */
-static __always_inline void end_call(struct reading *reading, struct call *call, struct scratch *scratch, __u32 role,
-				     __u32 more, enum ending ending)
+/*
+ * Counts the call of a stream that ends by `more`, unless it was counted. Since it was found, the other direction's hook
+ * may have ended it, and its place be nobody's or another's; so a copy is counted, and only if it was still there afterwards.
+ */
+static __always_inline void end_call(struct reading *reading, struct call *call, struct scratch *scratch, __u32 stream,
+				     __u32 role, __u32 more, enum ending ending)
 {
-	__u32 stream = READ_ONCE(call->state) >> 32;
 	int before;
 
 	scratch->ended = *call;
@@ -171,7 +175,7 @@ static __always_inline void end_half(struct reading *reading, struct call *call,
 	if (role == ROLE_CLIENT)
 		advance_call(reading, call, stream, role, CALL_REQUEST_ENDED);
 	else
-		end_call(reading, call, scratch, role, CALL_RESPONSE_ENDED, ENDING_COMPLETE);
+		end_call(reading, call, scratch, stream, role, CALL_RESPONSE_ENDED, ENDING_COMPLETE);
 }
 
 /* A whole header block of a stream, decoded into the scratch. */
@@ -313,7 +317,7 @@ __noinline int on_reset(struct reading *reading, struct scratch *scratch, __u32 
 			return event;
 	}
 	if (call)
-		end_call(reading, call, scratch, role, CALL_OVER,
+		end_call(reading, call, scratch, scratch->pass.stream, role, CALL_OVER,
 			 role == ROLE_CLIENT ? ENDING_CLIENT_RESET : ENDING_SERVER_RESET);
 	return EVENT_NONE;
 }

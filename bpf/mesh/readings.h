@@ -143,8 +143,9 @@ __noinline int close_reading(__u64 id, int left)
 	scratch->now = 0;
 	loop_below (i, CALL_SLOTS) {
 		call = &reading->slots[i & (CALL_SLOTS - 1)];
-		if (call->state)
-			end_call(reading, call, scratch, ROLE_CLIENT, CALL_OVER, ending);
+		stream = READ_ONCE(call->state) >> 32;
+		if (stream)
+			end_call(reading, call, scratch, stream, ROLE_CLIENT, CALL_OVER, ending);
 	}
 	loop_below (i, MAX_ENDED_STREAMS) {
 		stream = reading->halves[ROLE_CLIENT].last_stream - 2 * i;
@@ -152,7 +153,7 @@ __noinline int close_reading(__u64 id, int left)
 			break;
 		call = find_spilled(id, stream);
 		if (call)
-			end_call(reading, call, scratch, ROLE_CLIENT, CALL_OVER, ending);
+			end_call(reading, call, scratch, stream, ROLE_CLIENT, CALL_OVER, ending);
 	}
 	release_scratch(scratch);
 gone:

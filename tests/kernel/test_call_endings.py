@@ -20,7 +20,7 @@ from zerohop.kernel.datapath import DataPath
 from zerohop.kernel.maps import Map
 
 PROGRAM = Path(__file__).parents[1] / "support" / "endings.py"
-ROUNDS = 2_000 if long_run() else 30
+ROUNDS = 2_000 if long_run() else 200
 
 # So many at a time that they need places of every kind: a connection's own, shared ones, and those of the table.
 STREAMS = 400

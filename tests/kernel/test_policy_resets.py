@@ -21,6 +21,8 @@ SCRIPT = Path(__file__).resolve().parents[1] / "support" / "resets.py"
 PORT = 18590
 DENIED = {"when": [{"key": "request.headers[x-deny]", "values": ["yes"]}]}
 BATCH, BATCHES = 100, 5
+# Longer than it takes the client to reset what was refused.
+LATER_MS = 200
 
 
 @pytest.mark.parametrize("caller", ["t/client", None], ids=["workload", "outside"])
@@ -42,7 +44,9 @@ def test_resets_that_cross(mesh_factory: MeshFactory, netns: network.Namespace, 
         return found
 
     argv = [sys.executable, str(SCRIPT)]
-    server = mesh.exec_popen("t/server", [*argv, "serve", str(PORT)], netns.name, stdout=subprocess.PIPE, text=True)
+    server = mesh.exec_popen(
+        "t/server", [*argv, "serve", str(PORT), str(LATER_MS)], netns.name, stdout=subprocess.PIPE, text=True
+    )
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
     calling = [*argv, "call", str(PORT), str(BATCHES)]

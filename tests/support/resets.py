@@ -1,7 +1,7 @@
 """Two ends of an HTTP/2 connection whose resets cross, each a process of its own.
 
-`resets.py serve PORT`: takes one connection; refuses every call of a batch of BATCH as a gRPC server does what it does
-not know, and resets them all a while later. Prints {"resets", "ignored"} at the end: how many frames of the client were
+`resets.py serve PORT MILLISECONDS`: takes one connection; refuses every call of a batch of BATCH as a gRPC server does
+what it does not know, and resets them all so much later. Prints {"resets", "ignored"} at the end: how many frames of the client were
 RST_STREAM, and of the type that nobody knows.
 `resets.py call PORT BATCHES`: batches of BATCH calls by a caller who may not make them and goes on sending; resets each
 when it is answered. Prints {"statuses": {GRPC_STATUS: n}, "resets"}: of the server.
@@ -21,9 +21,6 @@ from hpack import Decoder
 
 BATCH: Final = 100
 NO_ERROR, CANCEL, IGNORED = 0, 8, 0xDB
-# Longer than it takes the client to reset what was refused.
-LATER: Final = 0.2
-
 REQUEST: Final = (
     b"\x83\x86"  # :method POST, :scheme http
     + literal(b":path", b"/t.Resets/Call")
@@ -42,7 +39,7 @@ def resets(streams: list[int], code: int) -> bytes:
     return b"".join(frame(RST_STREAM, 0, each, struct.pack("!I", code)) for each in streams)
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, milliseconds: int) -> None:
     seen: Counter[int] = Counter()
     streams: list[int] = []
     await reader.readexactly(len(PREFACE))
@@ -57,17 +54,17 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             if len(streams) < BATCH:
                 continue
             writer.write(b"".join(frame(HEADERS, END_HEADERS | END_STREAM, each, REFUSAL) for each in streams))
-            asyncio.get_running_loop().call_later(LATER, writer.write, resets(streams, NO_ERROR))
+            asyncio.get_running_loop().call_later(milliseconds / 1000, writer.write, resets(streams, NO_ERROR))
             streams = []
     except asyncio.IncompleteReadError:
         print(json.dumps({"resets": seen[RST_STREAM], "ignored": seen[IGNORED]}), flush=True)
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, milliseconds: int) -> None:
     ended = asyncio.Event()
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await answer(reader, writer)
+        await answer(reader, writer, milliseconds)
         writer.close()
         ended.set()
 
