@@ -1,8 +1,8 @@
 """Two ends of an HTTP/2 connection whose resets cross, each a process of its own.
 
 `resets.py serve PORT MILLISECONDS`: takes one connection; refuses every call of a batch of BATCH as a gRPC server does
-what it does not know, and resets them all so much later. Prints {"resets", "ignored"} at the end: how many frames of the client were
-RST_STREAM, and of the type that nobody knows.
+what it does not know, and resets them all so much later. Prints {"resets", "ignored"} at the end: how many frames of
+the client were RST_STREAM, and of the type that nobody knows.
 `resets.py call PORT BATCHES`: batches of BATCH calls by a caller who may not make them and goes on sending; resets each
 when it is answered. Prints {"statuses": {GRPC_STATUS: n}, "resets"}: of the server.
 """
