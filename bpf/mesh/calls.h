@@ -13,11 +13,12 @@ static __always_inline struct shared_call *shared_slot(__u64 id, __u32 stream)
 	return bpf_map_lookup_elem(&shared_calls, &index);
 }
 
-/* How many calls of the connection are kept elsewhere. */
+/* How many calls of the connection are kept elsewhere: none too few, for what is returned meanwhile was not so before. */
 static __always_inline __u32 spilled_calls(const struct reading *reading)
 {
-	return READ_ONCE(reading->halves[ROLE_CLIENT].spilled) - READ_ONCE(reading->halves[ROLE_CLIENT].returned) -
-	       READ_ONCE(reading->halves[ROLE_SERVER].returned);
+	__u32 returned = READ_ONCE(reading->halves[ROLE_CLIENT].returned) + READ_ONCE(reading->halves[ROLE_SERVER].returned);
+
+	return READ_ONCE(reading->halves[ROLE_CLIENT].spilled) - returned;
 }
 
 static __always_inline int is_stream(const struct call *call, __u32 stream)
