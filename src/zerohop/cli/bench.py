@@ -72,7 +72,7 @@ def command(
     mode      default in      what is switched on
     direct    all             nothing: the baseline
     zerohop   all others      everything
-    filtered  none            only the filter of system calls that zerohop exec installs
+    filtered  none            only the filter of system calls of zerohop exec
     shortcut  grpc            the short-cut, and not the engine
     engine    grpc            the engine, too
     policy    policy          policies, too: everything, and every call is judged
