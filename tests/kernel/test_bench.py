@@ -15,17 +15,20 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from zerohop.bench import runner
 from zerohop.bench.cgroups import cgroup2_mount, plain_cgroups
 from zerohop.bench.modes.direct import Direct
 from zerohop.bench.network import new_namespace, own_namespace
 from zerohop.bench.plan import Cell, Plan, make_plan
 from zerohop.bench.programs import Program
 from zerohop.bench.runner import CellResult, run_plan
+from zerohop.bench.turns import Lane, take_turns
 from zerohop.bench.workloads import WORKLOADS, grpc
 from zerohop.bench.workloads.base import policy_document, workload_documents
 from zerohop.bench.workloads.grpc import Nghttp2Peers
@@ -301,6 +304,66 @@ def test_a_hanging_program_is_ended() -> None:
         program.stop()
         assert not program.failed
         assert not Path(f"/proc/{program.pid}").exists()
+
+
+def test_a_halted_program_does_nothing_until_it_goes_on() -> None:
+    counting = "import itertools\nfor number in itertools.count():\n    print(number, flush=True)"
+    with own_namespace() as namespace:
+        program = Program("counter", [sys.executable, "-c", counting], namespace=namespace, cpus=None)
+        try:
+            deadline = time.monotonic() + 20
+            program.expect_line("100", deadline)
+            program.halt()
+            before = Path(f"/proc/{program.pid}/schedstat").read_text().split()[0]
+            time.sleep(0.2)
+            assert Path(f"/proc/{program.pid}/schedstat").read_text().split()[0] == before
+            assert program.running
+            program.resume()
+            program.expect_line("100000", deadline)
+            program.halt()
+        finally:
+            begun = time.monotonic()
+            program.stop()
+        # By SIGTERM, that is: a halted program takes no notice of it.
+        assert time.monotonic() - begun < 2
+        assert not program.running
+        with pytest.raises(ZerohopError, match="counter was killed by signal 15"):
+            program.halt()
+
+
+def test_only_one_mode_runs_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The turns of all lanes of a round do not overlap, each lane has its time, and each comes first in turn."""
+    rounds: list[list[Lane]] = []
+
+    def record(lanes: list[Lane], seconds: float) -> None:
+        rounds.append(lanes)
+        take_turns(lanes, seconds)
+
+    monkeypatch.setattr(runner, "take_turns", record)
+    plan = make_plan(
+        workloads=["http2"], cases=["8x1"], topologies=["veth"], placements=["same"], rounds=1, seconds=0.4,
+        modes=["direct", "filtered"],
+    )  # fmt: skip
+    try:
+        (cell,) = run_plan(plan, Quiet()).cells
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+    assert len(rounds) == 2  # for the rate, and for the latencies
+    for lanes, seconds in zip(rounds, (0.4, 0.16), strict=True):
+        turns = sorted((turn.begin, turn.end, number) for number, lane in enumerate(lanes) for turn in lane.turns.turns)
+        assert all(end <= begin for (_, end, _), (begin, _, _) in pairwise(turns))
+        assert all(lane.turns.seconds >= seconds for lane in lanes)
+        order = [number for _, _, number in turns]
+        # The first turn of each is from when it was warm until it was halted.
+        first, *others = zip(order[::2], order[1::2], strict=True)
+        assert first == (0, 1)
+        assert others == [(0, 1) if cycle % 2 == 0 else (1, 0) for cycle in range(len(others))]
+    ((direct,), (filtered,)) = cell.runs.values()
+    for run, lane in zip((direct, filtered), rounds[0], strict=True):
+        assert run.figures["p50_us"] < 1e6 * lane.turns.seconds
+        assert run.figures["cpu_us_per_op"] * run.figures["per_second"] == pytest.approx(
+            1e6 * lane.turns.busy / lane.turns.seconds
+        )
 
 
 def test_a_new_namespace_is_apart_and_the_caller_stays_home() -> None:

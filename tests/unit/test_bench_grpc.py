@@ -11,8 +11,9 @@ import pytest
 
 from zerohop.bench import gobuild
 from zerohop.bench.account import Counts, HookCost, HookTime, require_at_least, require_calls, require_none
-from zerohop.bench.ghz import latencies_between, parse_calls, parse_statuses
+from zerohop.bench.ghz import parse_calls, parse_statuses, require_busy
 from zerohop.bench.gobuild import first_complaint
+from zerohop.bench.turns import Turn, Turns
 from zerohop.bench.workloads import WORKLOADS
 from zerohop.bench.workloads.base import CallingWorkload
 from zerohop.bench.workloads.grpc import MESSAGE_BYTES, choose_peers, message, prefixed
@@ -43,7 +44,8 @@ def report(*calls: tuple[str, int], **statuses: int) -> dict[str, Any]:
 
 def test_ghz_report() -> None:
     calls = parse_calls(report(("2026-01-02T03:04:05.123456789Z", 90469), ("2026-01-02T05:04:06.5+02:00", 16612000)))
-    assert calls == [(pytest.approx(1767323045.123456), 90.469), (pytest.approx(1767323046.5), 16612.0)]
+    assert [end for _, end in calls] == pytest.approx([1767323045.123456, 1767323046.5], abs=1e-6)
+    assert [end - begin for begin, end in calls] == pytest.approx([90.469e-6, 16.612e-3], abs=1e-6)
 
 
 @pytest.mark.parametrize("statuses", [{"OK": 3, "Unavailable": 1}, {"Unimplemented": 4}, None])
@@ -57,15 +59,14 @@ def test_calls_that_ghz_did_not_keep_are_an_error() -> None:
         parse_calls(report(("2026-01-02T03:04:05Z", 1), OK=2))
 
 
-def test_only_calls_that_ended_in_the_interval_count() -> None:
-    calls = [(0.9, 50.0), (1.0, 30.0), (1.5, 10.0), (1.9, 20.0), (2.0, 40.0), (2.1, 60.0)]
-    assert latencies_between(calls, 1.0, 2.0) == [10.0, 20.0, 30.0]
+def test_calls_that_span_the_turns() -> None:
+    require_busy([(0.8, 0.9), (1.4, 1.5), (2.0, 2.1)], Turns([Turn(1.0, 2.0, 0.0)]))
 
 
-@pytest.mark.parametrize("calls", [[(1.1, 1.0), (2.1, 1.0)], [(0.9, 1.0), (1.9, 1.0)], [(0.9, 1.0), (2.1, 1.0)]])
-def test_calls_that_do_not_span_the_interval_are_an_error(calls: list[tuple[float, float]]) -> None:
-    with pytest.raises(ZerohopError, match=r"interval.*longer --seconds"):
-        latencies_between(calls, 1.0, 2.0)
+@pytest.mark.parametrize("ends", [[1.1, 2.1], [0.9, 1.9], [0.9, 2.1], [0.9, 1.5, 2.1]])
+def test_calls_that_do_not_span_the_turns_are_an_error(ends: list[float]) -> None:
+    with pytest.raises(ZerohopError, match=r"turns.*longer --seconds"):
+        require_busy([(end - 0.1, end) for end in ends], Turns([Turn(1.0, 1.4, 0.0), Turn(1.6, 2.0, 0.0)]))
 
 
 def test_counts_of_a_run_are_what_was_added() -> None:

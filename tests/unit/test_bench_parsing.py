@@ -9,12 +9,15 @@ import pytest
 from zerohop.bench.cgroups import cgroup2_mount
 from zerohop.bench.counters import (
     TICKS_PER_SECOND,
+    BusyClock,
     TcpCounters,
     busy_seconds,
     cpu_us_per_operation,
+    parse_cpu_stat,
     parse_tcp_counters,
+    read_cpu_line,
 )
-from zerohop.bench.h2load import parse_rate, parse_request_log, parse_requests
+from zerohop.bench.h2load import parse_request_log, parse_requests
 from zerohop.bench.modes.base import Carried
 from zerohop.bench.modes.zerohop import Totals, require_shortcut
 from zerohop.bench.placement import parse_cpu_list
@@ -51,6 +54,16 @@ Tcp: 1 -1 2
 """
 
 
+def test_busy_time_of_the_root_cgroup_leaves_out_what_was_stolen(tmp_path: Path) -> None:
+    text = "usage_usec 7000000\nuser_usec 2000000\nsystem_usec 1500000\nnice_usec 300000\n"
+    assert parse_cpu_stat(text) == 3.5
+    (tmp_path / "cpu.stat").write_text(text)
+    assert BusyClock(tmp_path).seconds() == 3.5
+    # Only the root has no type; other cgroups do not count the whole machine.
+    (tmp_path / "cgroup.type").write_text("domain\n")
+    assert BusyClock(tmp_path).seconds() == pytest.approx(busy_seconds(read_cpu_line()), abs=5)
+
+
 def test_tcp_counters_come_from_their_own_lines() -> None:
     counters = parse_tcp_counters(NETSTAT, SNMP)
     assert counters == TcpCounters(timeouts=1, retransmits=2, pruned=3)
@@ -78,7 +91,6 @@ def test_the_cgroup_mount_is_found_on_a_hybrid_machine() -> None:
 
 
 def test_h2load_output() -> None:
-    assert parse_rate("finished in 1.30s, 558580.00 req/s, 68.19MB/s") == 558580
     line = "requests: 12 total, 12 started, 11 done, 11 succeeded, 0 failed, 0 errored, 0 timeout"
     assert parse_requests(f"starting benchmark...\n{line}\n") == 11
 
@@ -98,9 +110,12 @@ def test_h2load_failures_are_errors(output: str) -> None:
 
 
 def test_h2load_request_log() -> None:
-    assert list(parse_request_log("1700000000000000\t200\t31\n1700000000000040\t200\t29\n")) == [31, 29]
+    assert parse_request_log("1700000000000000\t200\t31\n1700000000000040\t200\t29\n") == [
+        (pytest.approx(1700000000.0, abs=1e-6), pytest.approx(1700000000.000031, abs=1e-6)),
+        (pytest.approx(1700000000.00004, abs=1e-6), pytest.approx(1700000000.000069, abs=1e-6)),
+    ]
     with pytest.raises(ZerohopError, match="status 404"):
-        list(parse_request_log("1700000000000000\t404\t31\n"))
+        parse_request_log("1700000000000000\t404\t31\n")
 
 
 def test_sockets_of_a_server_in_proc_net_tcp() -> None:

@@ -25,12 +25,18 @@ def cgroup2_mount(mountinfo: str) -> Path | None:
     return None
 
 
-@contextmanager
-def plain_cgroups(names: tuple[str, ...], mode: str) -> Iterator[dict[str, Path]]:
-    """One cgroup for each name, below one of the bench's own mode; removed at the end, with what runs there."""
+def require_cgroup2() -> Path:
+    """The first cgroup v2 mount; `UnsupportedError` where there is none."""
     mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
     if mount is None:
         raise UnsupportedError("no cgroup v2 hierarchy is mounted", hint="run mount -t cgroup2 none /sys/fs/cgroup")
+    return mount
+
+
+@contextmanager
+def plain_cgroups(names: tuple[str, ...], mode: str) -> Iterator[dict[str, Path]]:
+    """One cgroup for each name, below one of the bench's own mode; removed at the end, with what runs there."""
+    mount = require_cgroup2()
     _remove_abandoned(mount)
     parent = mount / f"{_PREFIX}{os.getpid()}-{mode}"
     try:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from zerohop.bench.counters import cpu_us_per_operation, read_cpu_line
 from zerohop.bench.figures import percentile
 from zerohop.bench.programs import Program
 from zerohop.bench.sockets import wait_connected
 from zerohop.bench.stage import Stage
+from zerohop.bench.turns import Turns, Work
 from zerohop.errors import ZerohopError
 
 # From its connections to its first calls it takes a while; and calls go on after the measured interval, whose end
@@ -34,12 +35,18 @@ class Ghz:
     `proto` is the file that describes `method`; the file `message` holds the serialised request.
     """
 
+    passes: ClassVar[Mapping[str, float]] = {"all": 1.0}
+
     server: Program
     connections: int
     streams: int
     proto: Path
     method: str
     message: Path
+
+    @staticmethod
+    def _report(stage: Stage) -> Path:
+        return stage.scratch / f"calls-{stage.port}.json"
 
     def _command(self, stage: Stage, report: Path, *limit: str) -> list[str]:
         return [
@@ -50,36 +57,24 @@ class Ghz:
             f"{stage.address}:{stage.port}",
         ]
 
-    def measure(self, stage: Stage) -> dict[str, float]:
-        """All four figures of one pass: ghz keeps every call's end and latency in memory."""
-        report = stage.scratch / "calls.json"
-        warmup = _SETTLE_SECONDS + stage.timing.warmup
-        seconds = warmup + stage.timing.measured + _TAIL_SECONDS
-        command = self._command(stage, report, f"--duration={round(seconds * 1000)}ms", "--duration-stop=wait")
+    @contextmanager
+    def working(self, stage: Stage, which: str, seconds: float) -> Iterator[Work]:
+        report = self._report(stage)
+        whole = _SETTLE_SECONDS + stage.timing.warmup + seconds + _TAIL_SECONDS
+        command = self._command(stage, report, f"--duration={round(whole * 1000)}ms", "--duration-stop=wait")
         try:
             with stage.start("client", command, _ENVIRONMENT) as client:
                 # It reads its options first, then connects, then calls.
                 wait_connected(self.server, stage.port, self.connections, stage.deadline())
-                time.sleep(warmup)
+                time.sleep(_SETTLE_SECONDS + stage.timing.warmup)
                 client.require_running()
-                first, before = time.time(), read_cpu_line()
-                time.sleep(stage.timing.measured)
-                last, after = time.time(), read_cpu_line()
-                client.finish(stage.deadline())
-            ended = parse_calls(json.loads(report.read_text(encoding="utf-8")))
+                yield _GhzWork(client, stage, time.time() + seconds, report)
         finally:
             report.unlink(missing_ok=True)
-        latencies = latencies_between(ended, first, last)
-        return {
-            "p50_us": percentile(latencies, 50),
-            "p99_us": percentile(latencies, 99),
-            "per_second": len(latencies) / (last - first),
-            "cpu_us_per_op": cpu_us_per_operation(before, after, len(latencies)),
-        }
 
     def call(self, stage: Stage, count: int, status: str = "OK") -> None:
         """Makes exactly `count` calls; raises `ZerohopError` unless each ends with `status`."""
-        report = stage.scratch / "calls.json"
+        report = self._report(stage)
         try:
             with stage.start("client", self._command(stage, report, f"--total={count}"), _ENVIRONMENT) as client:
                 client.finish(stage.deadline())
@@ -88,6 +83,27 @@ class Ghz:
             report.unlink(missing_ok=True)
         if made != count:
             raise ZerohopError(f"ghz made {made} of {count} calls")
+
+
+@dataclass(frozen=True)
+class _GhzWork:
+    client: Program
+    stage: Stage
+    ends: float
+    report: Path
+
+    def figures(self, turns: Turns) -> dict[str, float]:
+        """All four of one pass: ghz keeps every call's end and latency in memory."""
+        self.client.finish(self.stage.deadline())
+        calls = parse_calls(json.loads(self.report.read_text(encoding="utf-8")))
+        require_busy(calls, turns)
+        latencies = turns.latencies(calls)
+        return {
+            "p50_us": percentile(latencies, 50) * 1e6,
+            "p99_us": percentile(latencies, 99) * 1e6,
+            "per_second": sum(turns.includes(end) for _, end in calls) / turns.seconds,
+            "cpu_us_per_op": turns.busy * 1e6 / sum(turns.includes(end) for _, end in calls),
+        }
 
 
 def version() -> str:
@@ -107,23 +123,24 @@ def parse_statuses(report: Mapping[str, Any], wanted: str = "OK") -> int:
 
 
 def parse_calls(report: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """Each call's end (seconds since 1970) and latency (microseconds), from ghz's JSON report."""
+    """Begin and end of each call, in seconds since 1970, from ghz's JSON report, which has the end and the latency."""
     made, details = parse_statuses(report), report["details"]
     if len(details) != made:
         raise ZerohopError(f"ghz kept {len(details)} of {made} calls", hint="use a shorter --seconds")
-    return [(datetime.fromisoformat(each["timestamp"]).timestamp(), each["latency"] / 1e3) for each in details]
+    calls = []
+    for each in details:
+        end = datetime.fromisoformat(each["timestamp"]).timestamp()
+        calls.append((end - each["latency"] / 1e9, end))
+    return calls
 
 
-def latencies_between(calls: list[tuple[float, float]], first: float, last: float) -> list[float]:
-    """The latencies of the calls that ended between two instants, ascending; `ZerohopError` unless it was busy then."""
-    begin, end = min(calls)[0], max(calls)[0]
-    if begin > first or end < last:
+def require_busy(calls: Sequence[tuple[float, float]], turns: Turns) -> None:
+    """Raises `ZerohopError` unless calls ended before the first of the turns, in them, and after the last."""
+    ends = [end for _, end in calls]
+    first, last = turns.turns[0].begin, turns.turns[-1].end
+    if min(ends) > first or max(ends) < last or not any(map(turns.includes, ends)):
         raise ZerohopError(
-            f"calls of ghz ended from {begin - first:+.3f} s on and until {end - last:+.3f} s, "
-            "seen from the beginning and the end of the measured interval, which they do not fill",
+            f"calls of ghz ended from {min(ends) - first:+.3f} s on and until {max(ends) - last:+.3f} s, "
+            "seen from the beginning and the end of the measured turns, which they do not fill",
             hint="use a longer --seconds",
         )
-    latencies = sorted(latency for end, latency in calls if first <= end < last)
-    if not latencies:
-        raise ZerohopError("no call of ghz ended in the measured interval", hint="use a longer --seconds")
-    return latencies

@@ -5,25 +5,31 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import ClassVar, Final
 
-from zerohop.bench.counters import cpu_us_per_operation, read_cpu_line
 from zerohop.bench.figures import percentile
 from zerohop.bench.programs import Program
 from zerohop.bench.stage import Stage
+from zerohop.bench.turns import Turns, Work
 from zerohop.errors import UnsupportedError, ZerohopError
 
 INSTALL: Final = "run apt-get install nghttp2-client nghttp2-server"
 
-# The latency pass needs samples, not a rate: a part of the measured interval is enough.
-LATENCY_SHARE: Final = 0.4
+# Logging every request costs h2load a write each, 5 to 9 % of the rate on one CPU: so rate and CPU time come from a
+# first pass without a log, the percentiles from a second one. That needs samples: a part of the interval is enough.
+PASSES: Final = {"rate": 1.0, "latency": 0.4}
 
 
 @dataclass(frozen=True)
 class H2Load:
     """One request, made again and again over `connections` with `streams` at once on each."""
+
+    passes: ClassVar[Mapping[str, float]] = PASSES
 
     connections: int
     streams: int
@@ -34,27 +40,18 @@ class H2Load:
     def _command(self) -> list[str]:
         return ["h2load", "-c", str(self.connections), "-m", str(self.streams), *self.options]
 
-    def measure(self, stage: Stage) -> dict[str, float]:
-        """All four figures, from two passes against the server that runs on `stage`.
-
-        Logging every request costs h2load a write each, 5 to 9 % of the rate on one CPU: so rate and CPU time
-        come from a first pass without a log, the percentiles from a second one with it.
-        """
-        load = [*self._command, f"--warm-up-time={stage.timing.warmup_ms}ms"]
-        with stage.start("client", [*load, duration(stage.timing.measured), self.url]) as client:
-            figures = _rate_pass(client, stage.deadline())
-            client.finish(stage.deadline())
-        log = stage.scratch / "requests.log"
-        latency_pass = [duration(stage.timing.measured * LATENCY_SHARE), f"--log-file={log}", self.url]
+    @contextmanager
+    def working(self, stage: Stage, which: str, seconds: float) -> Iterator[Work]:
+        log = stage.scratch / f"requests-{stage.port}.log" if which == "latency" else None
+        timing = (f"--warm-up-time={stage.timing.warmup_ms}ms", _duration(seconds))
+        logging = () if log is None else (f"--log-file={log}",)
         try:
-            with stage.start("client", [*load, *latency_pass]) as client:
-                parse_requests(client.finish(stage.deadline()))
-            latencies = sorted(parse_request_log(log.read_text(encoding="ascii")))
+            with stage.start("client", [*self._command, *timing, *logging, self.url]) as client:
+                client.expect_line("Main benchmark duration is started", stage.deadline())
+                yield _H2LoadWork(client, stage, time.time() + seconds, log)
         finally:
-            log.unlink(missing_ok=True)
-        if not latencies:
-            raise ZerohopError("h2load logged no request in the latency pass", hint="use a longer --seconds")
-        return {"p50_us": percentile(latencies, 50), "p99_us": percentile(latencies, 99), **figures}
+            if log is not None:
+                log.unlink(missing_ok=True)
 
     def call(self, stage: Stage, count: int) -> None:
         """Makes exactly `count` requests; raises `ZerohopError` unless each is answered."""
@@ -77,36 +74,26 @@ def version(program: str) -> str:
     return output.strip().split("/")[-1] or "unknown"
 
 
-def duration(seconds: float) -> str:
-    """h2load's option for a measured interval; it reads whole numbers with a unit."""
+def _duration(seconds: float) -> str:
+    # h2load reads whole numbers with a unit.
     return f"--duration={max(1, round(seconds * 1000))}ms"
 
 
-def _rate_pass(client: Program, deadline: float) -> dict[str, float]:
-    before = after = rate = None
-    while (line := client.read_line(deadline)) is not None:
-        # h2load says when its interval begins and ends, so the machine's busy time is read at those instants.
-        if line.startswith("Main benchmark duration is started"):
-            before = read_cpu_line()
-        elif line.startswith("Main benchmark duration is over"):
-            after = read_cpu_line()
-        elif line.startswith("finished in"):
-            rate = parse_rate(line)
-        elif line.startswith("requests:") and before and after and rate is not None:
-            return {
-                "per_second": rate,
-                "cpu_us_per_op": cpu_us_per_operation(before, after, parse_requests(line)),
-            }
-    client.finish(deadline)
-    raise ZerohopError("h2load ended without a result", hint=INSTALL)
+@dataclass(frozen=True)
+class _H2LoadWork:
+    client: Program
+    stage: Stage
+    ends: float
+    log: Path | None
 
-
-def parse_rate(line: str) -> float:
-    """Requests per second from h2load's `finished in 1.30s, 558580.00 req/s, 68.19MB/s`."""
-    match = re.search(r"([\d.]+) req/s", line)
-    if not match:
-        raise ZerohopError(f"h2load: not understood: {line}")
-    return float(match[1])
+    def figures(self, turns: Turns) -> dict[str, float]:
+        requests = parse_requests(self.client.finish(self.stage.deadline()))
+        if self.log is None:
+            return {"per_second": requests / turns.seconds, "cpu_us_per_op": turns.busy * 1e6 / requests}
+        latencies = turns.latencies(parse_request_log(self.log.read_text(encoding="ascii")))
+        if not latencies:
+            raise ZerohopError("h2load logged no request in the latency pass", hint="use a longer --seconds")
+        return {"p50_us": percentile(latencies, 50) * 1e6, "p99_us": percentile(latencies, 99) * 1e6}
 
 
 def parse_requests(output: str) -> int:
@@ -120,10 +107,13 @@ def parse_requests(output: str) -> int:
     return succeeded
 
 
-def parse_request_log(text: str) -> Iterator[int]:
-    """Latencies in microseconds from h2load's log: start, HTTP status, microseconds, tab-separated."""
+def parse_request_log(text: str) -> list[tuple[float, float]]:
+    """Begin and end of each request (seconds since 1970), from h2load's log: start in microseconds, HTTP status,
+    microseconds, tab-separated."""
+    requests = []
     for line in text.splitlines():
-        _, status, latency = line.split("\t")[:3]
+        begin, status, latency = line.split("\t")[:3]
         if status != "200":
             raise ZerohopError(f"h2load: a request was answered with status {status}")
-        yield int(latency)
+        requests.append((int(begin) / 1e6, (int(begin) + int(latency)) / 1e6))
+    return requests

@@ -121,6 +121,23 @@ class Program:
             raise ZerohopError(self.describe_failure())
         return "\n".join(lines)
 
+    def halt(self) -> None:
+        """Stops all its threads until `resume`; `ZerohopError` if it has ended."""
+        self.require_running()
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        # Without taking the state away from Popen, which has to see a program's end.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        self.require_running()
+
+    def resume(self) -> None:
+        self.require_running()
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has neither ended nor been ended; a halted program runs, too."""
+        return not self._stopped and self._process.poll() is None
+
     def require_running(self) -> None:
         """Raises `ZerohopError` with its stderr if it has ended."""
         if self._process.poll() is not None:
@@ -158,5 +175,7 @@ def end_group(process: subprocess.Popen[bytes], patience: float = STOP_SECONDS) 
             return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
+            # A halted program cannot end.
+            os.killpg(process.pid, signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)

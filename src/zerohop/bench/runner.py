@@ -1,4 +1,4 @@
-"""Runs a plan: cell by cell, round by round, mode by mode."""
+"""Runs a plan: cell by cell, round by round, the modes in turns."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import platform
 import random
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Final, Protocol
 
 from zerohop import __version__
 from zerohop.bench.account import HookCost
-from zerohop.bench.counters import TcpCounters
+from zerohop.bench.cgroups import require_cgroup2
+from zerohop.bench.counters import BusyClock, TcpCounters
 from zerohop.bench.figures import Figures
 from zerohop.bench.modes import ALL_MODES
 from zerohop.bench.modes.base import Carried, Judged, Mode, Setting
@@ -24,8 +26,9 @@ from zerohop.bench.placement import Placement, choose_placement
 from zerohop.bench.plan import Cell, Plan
 from zerohop.bench.stage import Stage
 from zerohop.bench.topology import TOPOLOGIES, Topology
+from zerohop.bench.turns import Lane, take_turns, time_for
 from zerohop.bench.workloads import WORKLOADS
-from zerohop.bench.workloads.base import CallingWorkload, JudgedWorkload, Workload
+from zerohop.bench.workloads.base import CallingWorkload, Client, JudgedWorkload, StreamWorkload, Workload
 from zerohop.errors import ZerohopError
 
 # Below the usual ephemeral ports, so that no connection of someone else's can be in the way between two runs.
@@ -89,9 +92,30 @@ def run_plan(plan: Plan, progress: Progress) -> Result:
             name: stack.enter_context(TOPOLOGIES[name]())
             for name in dict.fromkeys(cell.topology for cell in plan.cells)
         }
-        runner = _Runner(plan, topologies, placements, scratch, progress)
+        runner = _Runner(plan, topologies, placements, scratch, progress, BusyClock(require_cgroup2()))
         results = [result for name in plan.workloads for result in runner.run_workload(WORKLOADS[name])]
     return Result(plan, environment, tuple(results))
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A mode, and what it was opened for."""
+
+    setting: Setting
+    mode: Mode
+
+
+@dataclass
+class _StartTime:
+    """How long a client takes to start: the longest time seen, once one was."""
+
+    seconds: float = 2.0
+    _seen: bool = False
+
+    def took(self, seconds: float) -> None:
+        # Half as much again, because the next may take longer.
+        self.seconds = max(self.seconds if self._seen else 0.0, seconds * 1.5)
+        self._seen = True
 
 
 @dataclass(frozen=True)
@@ -101,71 +125,139 @@ class _Runner:
     placements: Mapping[str, Placement]
     scratch: Path
     progress: Progress
+    clock: BusyClock
+    start: _StartTime = field(default_factory=_StartTime)
 
     def run_workload(self, workload: Workload) -> list[CellResult]:
-        # One port for all runs: the configuration of the modes with zerohop names it.
-        setting = Setting(workload, free_port(), self.scratch)
         with ExitStack() as stack:
             modes = {}
-            for name in self.plan.modes(workload.name):
+            names = self.plan.modes(workload.name)
+            # One port for all runs of a mode: the configuration of those with zerohop names it.
+            for name, port in zip(names, free_ports(len(names)), strict=True):
                 self.progress.preparing(f"{workload.name}: mode {name}")
-                modes[name] = stack.enter_context(ALL_MODES[name](setting))
-            return [self._run_cell(cell, setting, modes) for cell in self.plan.cells if cell.workload == workload.name]
+                setting = Setting(workload, port, self.scratch)
+                modes[name] = _Side(setting, stack.enter_context(ALL_MODES[name](setting)))
+            return [self._run_cell(cell, workload, modes) for cell in self.plan.cells if cell.workload == workload.name]
 
-    def _run_cell(self, cell: Cell, setting: Setting, modes: Mapping[str, Mode]) -> CellResult:
+    def _run_cell(self, cell: Cell, workload: Workload, modes: Mapping[str, _Side]) -> CellResult:
         result = CellResult(cell, {name: [] for name in modes})
         # Before the rounds: a mode that is not what it says should not take minutes to find out.
-        for name, mode in modes.items():
+        for name, side in modes.items():
             with _blame(cell, name):
                 self.progress.preparing(f"{cell} {name}: configuration")
-                seconds = mode.load(cell.case)
+                seconds = side.mode.load(cell.case)
                 if seconds is not None:
                     result.load_seconds[name] = seconds
-                self._verify(cell, setting, mode, name)
+                self._verify(cell, side, name)
         for number in range(self.plan.rounds):
-            for name in self.plan.order(cell.workload, number):
-                self.progress.run_started(cell, name, number)
-                with _blame(cell, name):
-                    result.runs[name].append(self._run_once(cell, setting, modes[name]))
-        for name, mode in modes.items():
+            order = {name: modes[name] for name in self.plan.order(cell.workload, number)}
+            for name, run in self._run_round(cell, workload, order, number):
+                result.runs[name].append(run)
+        for name, side in modes.items():
             with _blame(cell, name):
-                if cost := self._hook_cost(cell, setting, mode, name):
+                if cost := self._hook_cost(cell, side, name):
                     result.hook_costs[name] = cost
         self.progress.cell_done(result)
         return result
 
-    def _run_once(self, cell: Cell, setting: Setting, mode: Mode) -> Run:
-        topology, workload = self.topologies[cell.topology], setting.workload
-        before = topology.tcp_counters()
-        figures = workload.run(cell.case, self._stage(cell, setting, mode))
-        operations = int(figures["per_second"] * self.plan.timing.measured)
-        return Run(figures, topology.tcp_counters() - before, mode.evidence(operations))
+    def _run_round(
+        self, cell: Cell, workload: Workload, modes: Mapping[str, _Side], number: int
+    ) -> Iterable[tuple[str, Run]]:
+        if isinstance(workload, CallingWorkload):
+            return self._run_in_turns(cell, workload, modes, number)
+        assert isinstance(workload, StreamWorkload)
+        return self._run_one_by_one(cell, workload, modes, number)
 
-    def _verify(self, cell: Cell, setting: Setting, mode: Mode, name: str) -> None:
-        workload = setting.workload
+    def _run_one_by_one(
+        self, cell: Cell, workload: StreamWorkload, modes: Mapping[str, _Side], number: int
+    ) -> Iterator[tuple[str, Run]]:
+        topology = self.topologies[cell.topology]
+        for name, side in modes.items():
+            self.progress.run_started(cell, name, number)
+            with _blame(cell, name):
+                before = topology.tcp_counters()
+                figures = workload.run(cell.case, self._stage(cell, side))
+                yield name, Run(figures, topology.tcp_counters() - before, side.mode.evidence())
+
+    def _run_in_turns(
+        self, cell: Cell, workload: CallingWorkload, modes: Mapping[str, _Side], number: int
+    ) -> Iterator[tuple[str, Run]]:
+        figures: dict[str, dict[str, float]] = {name: {} for name in modes}
+        tcp = dict.fromkeys(modes, TcpCounters())
+        with ExitStack() as servers:
+            running = {}
+            for name, side in modes.items():
+                self.progress.run_started(cell, name, number)
+                with _blame(cell, name):
+                    stage = self._stage(cell, side)
+                    running[name] = stage, servers.enter_context(workload.serving(cell.case, stage))
+            for which, share in next(iter(running.values()))[1].passes.items():
+                lanes = self._take_turns(cell, running, which, self.plan.timing.measured * share)
+                for name, (lane, measured) in lanes.items():
+                    figures[name] |= measured
+                    tcp[name] += lane.tcp
+        for name, side in modes.items():
+            with _blame(cell, name):
+                operations = int(figures[name]["per_second"] * self.plan.timing.measured)
+                yield name, Run(figures[name], tcp[name], side.mode.evidence(operations))
+
+    def _take_turns(
+        self, cell: Cell, running: Mapping[str, tuple[Stage, Client]], which: str, seconds: float
+    ) -> dict[str, tuple[Lane, Figures]]:
+        lanes: dict[str, Lane] = {}
+        with ExitStack() as clients:
+            for number, (name, (stage, client)) in enumerate(running.items()):
+                with _blame(cell, name):
+                    begun = time.monotonic()
+                    others = (len(running) - number - 1) * (self.start.seconds + self.plan.timing.warmup)
+                    span = others + time_for(len(running), seconds)
+                    work = clients.enter_context(client.working(stage, which, span))
+                    lanes[name] = Lane(stage, work, self.clock)
+                    lanes[name].halt()
+                    self.start.took(time.monotonic() - begun - self.plan.timing.warmup)
+            take_turns(list(lanes.values()), seconds)
+            time.sleep(max(0.0, max(lane.work.ends for lane in lanes.values()) - time.time()))
+            measured = {}
+            for name, lane in lanes.items():
+                with _blame(cell, name):
+                    stage = running[name][0]
+                    stage.resume()
+                    measured[name] = lane, lane.work.figures(lane.turns)
+            return measured
+
+    def _verify(self, cell: Cell, side: _Side, name: str) -> None:
+        workload = side.setting.workload
         if isinstance(workload, CallingWorkload):
             self.progress.preparing(f"{cell} {name}: comparing counts")
-            stage = self._stage(cell, setting, mode)
             judged = None
             if isinstance(workload, JudgedWorkload):
-                judged = Judged(*workload.decider(cell.case), partial(workload.make_forbidden_calls, stage))
-            mode.verify(partial(workload.make_calls, cell.case, stage), judged)
+                make_forbidden = partial(workload.make_forbidden_calls, self._stage(cell, side))
+                judged = Judged(*workload.decider(cell.case), make_forbidden)
+            side.mode.verify(self._caller(cell, side, workload), judged)
 
-    def _hook_cost(self, cell: Cell, setting: Setting, mode: Mode, name: str) -> HookCost | None:
-        workload = setting.workload
+    def _hook_cost(self, cell: Cell, side: _Side, name: str) -> HookCost | None:
+        workload = side.setting.workload
         if not self.plan.bpf_stats or not isinstance(workload, CallingWorkload):
             return None
         self.progress.preparing(f"{cell} {name}: time in the hooks")
-        return mode.hook_cost(partial(workload.make_calls, cell.case, self._stage(cell, setting, mode)))
+        return side.mode.hook_cost(self._caller(cell, side, workload))
 
-    def _stage(self, cell: Cell, setting: Setting, mode: Mode) -> Stage:
+    def _caller(self, cell: Cell, side: _Side, workload: CallingWorkload) -> Callable[[int], None]:
+        def make_calls(count: int) -> None:
+            stage = self._stage(cell, side)
+            with workload.serving(cell.case, stage) as client:
+                client.call(stage, count)
+
+        return make_calls
+
+    def _stage(self, cell: Cell, side: _Side) -> Stage:
         return Stage(
             self.topologies[cell.topology],
             self.placements[cell.placement],
-            mode.enter,
-            setting.port,
+            side.mode.enter,
+            side.setting.port,
             self.plan.timing,
-            setting.scratch,
+            side.setting.scratch,
         )
 
 
@@ -182,14 +274,21 @@ def _blame(cell: Cell, mode: str) -> Iterator[None]:
 
 def free_port() -> int:
     """A TCP port that nobody listens on in this namespace."""
-    for port in random.sample(_PORTS, 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise ZerohopError(f"no free TCP port between {_PORTS.start} and {_PORTS.stop}")
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many TCP ports that nobody listens on in this namespace."""
+    found: list[int] = []
+    for port in random.sample(_PORTS, 100 + count):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    if len(found) < count:
+        raise ZerohopError(f"no {count} free TCP ports between {_PORTS.start} and {_PORTS.stop}")
+    return found
 
 
 def describe_machine(versions: dict[str, str]) -> Environment:

@@ -70,6 +70,18 @@ class Stage:
             except ZerohopError as error:
                 raise ZerohopError(self._with_other_failures(error), hint=error.hint) from error
 
+    def halt(self) -> None:
+        """Halts all programs: first the client, so that its server has nothing left to do."""
+        for program in reversed(self._running()):
+            program.halt()
+
+    def resume(self) -> None:
+        for program in self._running():
+            program.resume()
+
+    def _running(self) -> list[Program]:
+        return [program for program in self.programs if program.running]
+
     def deadline(self) -> float:
         """The monotonic time at which a program started now counts as hung."""
         return time.monotonic() + self.timing.warmup + 2 * self.timing.measured + SLACK_SECONDS

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
 from zerohop.bench.figures import Figures
 from zerohop.bench.stage import Stage
 from zerohop.bench.topology import SERVER_ADDRESSES
+from zerohop.bench.turns import Work
 
 
 class Workload(Protocol):
@@ -24,21 +27,40 @@ class Workload(Protocol):
     def configuration(self, port: int) -> str:
         """The YAML documents that make `bench/server` (listening on `port`) and `bench/client` short-cut."""
 
+
+@runtime_checkable
+class StreamWorkload(Workload, Protocol):
+    """A workload whose programs measure by themselves, one mode after the other."""
+
     def run(self, case: str, stage: Stage) -> Figures:
         """Starts server and client on `stage`, measures once, and has ended both."""
 
 
+class Client(Protocol):
+    """A load generator, whose server runs."""
+
+    @property
+    def passes(self) -> Mapping[str, float]:
+        """What it has to be started for, one after the other, to have all figures; for which part of the time."""
+
+    def working(self, stage: Stage, which: str, seconds: float) -> AbstractContextManager[Work]:
+        """Starts it for one of its `passes`: it is warm when the block begins, and works for `seconds` from then on."""
+
+    def call(self, stage: Stage, count: int) -> None:
+        """Makes exactly `count` calls; raises `ZerohopError` unless each is answered."""
+
+
 @runtime_checkable
 class CallingWorkload(Workload, Protocol):
-    """A workload whose operations are calls that the engine reads and counts."""
+    """A workload whose operations are calls that the engine reads and counts; its modes take turns."""
 
     counted_as: str
     """How each of them is counted: a key of `account.Counts.calls`."""
     frames: int
     """HTTP/2 frames that one of them is, both ways together."""
 
-    def make_calls(self, case: str, stage: Stage, count: int) -> None:
-        """Starts server and client on `stage`, makes exactly `count` calls, and has ended both."""
+    def serving(self, case: str, stage: Stage) -> AbstractContextManager[Client]:
+        """A server on `stage` for the block, and the client that calls it as `case` says."""
 
 
 @runtime_checkable

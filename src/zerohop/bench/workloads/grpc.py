@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from zerohop.bench import ghz, h2load
-from zerohop.bench.figures import Figures
 from zerohop.bench.ghz import Ghz
 from zerohop.bench.gobuild import build_go_server
 from zerohop.bench.h2load import H2Load
 from zerohop.bench.sockets import wait_listening
 from zerohop.bench.stage import Stage
-from zerohop.bench.workloads.base import service_document, workload_documents
+from zerohop.bench.workloads.base import Client, service_document, workload_documents
 from zerohop.errors import UnsupportedError
 
 MESSAGE_BYTES: Final = 100
@@ -38,11 +37,6 @@ def message() -> bytes:
 def prefixed(content: bytes) -> bytes:
     """A message as it stands in DATA: not compressed, its length in four bytes, itself."""
     return b"\0" + len(content).to_bytes(4, "big") + content
-
-
-class Client(Protocol):
-    def measure(self, stage: Stage) -> Figures: ...
-    def call(self, stage: Stage, count: int) -> None: ...
 
 
 class Peers(Protocol):
@@ -143,13 +137,8 @@ class Grpc:
     def configuration(self, port: int) -> str:
         return workload_documents(shortcut="Auto") + service_document("grpc", port)
 
-    def run(self, case: str, stage: Stage) -> Figures:
-        with self._peers.serving(case, stage) as client:
-            return client.measure(stage)
-
-    def make_calls(self, case: str, stage: Stage, count: int) -> None:
-        with self._peers.serving(case, stage) as client:
-            client.call(stage, count)
+    def serving(self, case: str, stage: Stage) -> AbstractContextManager[Client]:
+        return self._peers.serving(case, stage)
 
 
 def choose_peers(scratch: Path) -> tuple[Peers, dict[str, str]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from zerohop.bench import h2load
-from zerohop.bench.figures import Figures
 from zerohop.bench.h2load import H2Load
 from zerohop.bench.sockets import wait_listening
 from zerohop.bench.stage import Stage
@@ -35,16 +34,8 @@ class Http2:
     def configuration(self, port: int) -> str:
         return workload_documents(shortcut="Auto") + service_document("http2", port)
 
-    def run(self, case: str, stage: Stage) -> Figures:
-        with self._serving(case, stage) as load:
-            return load.measure(stage)
-
-    def make_calls(self, case: str, stage: Stage, count: int) -> None:
-        with self._serving(case, stage) as load:
-            load.call(stage, count)
-
     @contextmanager
-    def _serving(self, case: str, stage: Stage) -> Iterator[H2Load]:
+    def serving(self, case: str, stage: Stage) -> Iterator[H2Load]:
         port = str(stage.port)
         command = ("nghttpd", "--no-tls", "-a", stage.address, "-d", str(self._documents), port)
         with stage.start("server", command) as server:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Final
 
-from zerohop.bench.figures import Figures
 from zerohop.bench.rules import decider, rule_documents
 from zerohop.bench.stage import Stage
+from zerohop.bench.workloads.base import Client
 from zerohop.bench.workloads.grpc import Grpc
 
 CALLS: Final = "8x32"
@@ -22,11 +23,8 @@ class Policy(Grpc):
     def decider(self, case: str) -> tuple[str, int]:
         return decider(int(case))
 
-    def run(self, case: str, stage: Stage) -> Figures:
-        return super().run(CALLS, stage)
-
-    def make_calls(self, case: str, stage: Stage, count: int) -> None:
-        super().make_calls(CALLS, stage, count)
+    def serving(self, case: str, stage: Stage) -> AbstractContextManager[Client]:
+        return super().serving(CALLS, stage)
 
     def make_forbidden_calls(self, stage: Stage, count: int) -> None:
         self._peers.call_forbidden(stage, count)
