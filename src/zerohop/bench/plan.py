@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from zerohop.bench.modes import ALL_MODES, UNMANAGED
+from zerohop.bench.envoy import find_envoy
+from zerohop.bench.modes import ALL_MODES, RIVALS, UNMANAGED
 from zerohop.bench.placement import PLACEMENTS
 from zerohop.bench.stage import Timing
 from zerohop.bench.topology import TOPOLOGIES
@@ -18,7 +19,7 @@ from zerohop.errors import EXIT_USAGE, ZerohopError
 DEFAULT_TOPOLOGIES: Final = ("loopback", "veth")
 DEFAULT_MODES: Final = ("direct", "zerohop")
 # Of workloads that tell zerohop's layers apart.
-LAYERED: Final = {"grpc": ("direct", "shortcut", "engine"), "policy": ("direct", "policy")}
+LAYERED: Final = {"grpc": ("direct", "shortcut", "engine"), "policy": ("direct", "policy", "envoy")}
 DEFAULT_ROUNDS: Final = 5
 DEFAULT_SECONDS: Final = 1.0
 WARMUP_SHARE: Final = 0.25
@@ -57,7 +58,10 @@ class Plan:
 
     def modes(self, workload: str) -> tuple[str, ...]:
         """The modes to compare for a workload."""
-        return self.chosen_modes or LAYERED.get(workload, DEFAULT_MODES)
+        if self.chosen_modes:
+            return self.chosen_modes
+        modes = LAYERED.get(workload, DEFAULT_MODES)
+        return modes if find_envoy() else tuple(mode for mode in modes if mode not in RIVALS)
 
     def order(self, workload: str, number: int) -> tuple[str, ...]:
         """The modes of round `number`: each comes first in turn, so that none profits from its place."""

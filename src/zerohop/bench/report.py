@@ -54,6 +54,8 @@ def _case_to_json(result: CellResult) -> dict[str, Any]:
         shape["hooks"] = {mode: _cost_to_json(cost) for mode, cost in result.hook_costs.items()}
     if result.load_seconds:
         shape["load_seconds"] = dict(result.load_seconds)
+    if result.too_much:
+        shape["too_much"] = dict(result.too_much)
     return shape
 
 
@@ -207,7 +209,7 @@ def load_table(name: str, cells: Sequence[CellResult]) -> Table:
     )
     for title in ("case", "mode"):
         table.add_column(title, no_wrap=True)
-    table.add_column("seconds until the kernel judges by them", justify="right", no_wrap=True)
+    table.add_column("seconds until calls are judged by them", justify="right", no_wrap=True)
     rows = {(cell.cell.case, mode): seconds for cell in cells for mode, seconds in cell.load_seconds.items()}
     for (case, mode), seconds in rows.items():
         table.add_row(case, mode, _number(seconds))
@@ -215,13 +217,15 @@ def load_table(name: str, cells: Sequence[CellResult]) -> Table:
 
 
 def _notes(cells: Sequence[CellResult]) -> Iterable[str]:
-    for mode in cells[0].runs:
-        runs = [run for cell in cells for run in cell.runs[mode]]
+    for mode in dict.fromkeys(mode for cell in cells for mode in cell.runs):
+        runs = [run for cell in cells for run in cell.runs.get(mode, [])]
         tcp, carried = total_tcp(runs), total_carried(runs)
         note = f"  {mode}: TCP time-outs {tcp.timeouts:,}, resent {tcp.retransmits:,}, pruned {tcp.pruned:,}"
         if carried is not None:
             note += f"; {carried.shortcut_share:.1%} short-cut"
         yield note
+    for mode, reason in dict.fromkeys(each for cell in cells for each in cell.too_much.items()):
+        yield f"  {mode} left out: {reason}"
 
 
 def _number(value: float) -> str:

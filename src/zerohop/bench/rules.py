@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from zerohop.bench.topology import SERVER_ADDRESSES
@@ -53,6 +54,29 @@ _WHEN: Final = """\
 """
 
 
+@dataclass(frozen=True)
+class Rule:
+    """Allows to POST to `path`.
+
+    `account`: whom, None: everybody. `tenant`: with which header x-tenant, None: any or none; or, if `negated`, with
+    none that is that.
+    """
+
+    path: str
+    account: str | None = None
+    tenant: str | None = None
+    negated: bool = False
+
+    @property
+    def document(self) -> str:
+        """An element of an AuthorizationPolicy's `rules`."""
+        source = _TO if self.account is None else _FROM.format(account=self.account)
+        operation = _OPERATION.format(paths=f'"{self.path}"')
+        if self.tenant is None:
+            return source + operation
+        return source + operation + _WHEN.format(values=f"{'notValues' if self.negated else 'values'}: [{self.tenant}]")
+
+
 def rule_documents(count: int, method: str) -> str:
     """ALLOW policies for `bench/server` with `count` rules altogether; to follow other documents.
 
@@ -60,10 +84,10 @@ def rule_documents(count: int, method: str) -> str:
     """
     addresses = ", ".join(SERVER_ADDRESSES)
     parts = [_WORKLOAD.format(number=number, addresses=addresses) for number in range(CALLERS)]
-    for number, rule in enumerate(_rules(count, method)):
+    for number, rule in enumerate(rules(count, method)):
         if number % RULES_PER_POLICY == 0:
             parts.append(_POLICY.format(name=_name(number)))
-        parts.append(rule)
+        parts.append(rule.document)
     return "".join(parts)
 
 
@@ -76,17 +100,14 @@ def _name(rule: int) -> str:
     return f"rules-{rule // RULES_PER_POLICY:05}"
 
 
-def _rules(count: int, method: str) -> Iterator[str]:
+def rules(count: int, method: str) -> Iterator[Rule]:
+    """`count` rules, of which the last alone lets `client` call `method` (a path)."""
     for number in range(count - 1):
-        path = f'"/shop.Service{number // 20}/Method{number % 20}"'
-        operation = _OPERATION.format(paths=path)
+        path = f"/shop.Service{number // 20}/Method{number % 20}"
         account = f"caller-{number % CALLERS}" if number % 3 else "client"
-        tenant = _WHEN.format(values=f"values: [tenant-{number}]")
-        yield (
-            _TO + operation,
-            _FROM.format(account=account) + operation,
-            _TO + operation + tenant,
-            _FROM.format(account=account) + operation + tenant,
-        )[number % 4]
-    allowed = _OPERATION.format(paths=f'"{method}"')
-    yield _FROM.format(account="client") + allowed + _WHEN.format(values="notValues: [suspended]")
+        yield Rule(
+            path,
+            account if number % 4 in (1, 3) else None,
+            f"tenant-{number}" if number % 4 in (2, 3) else None,
+        )
+    yield Rule(method, "client", "suspended", negated=True)

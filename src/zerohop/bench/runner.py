@@ -21,7 +21,7 @@ from zerohop.bench.cgroups import require_cgroup2
 from zerohop.bench.counters import BusyClock, TcpCounters
 from zerohop.bench.figures import Figures
 from zerohop.bench.modes import ALL_MODES
-from zerohop.bench.modes.base import Carried, Judged, Mode, Setting
+from zerohop.bench.modes.base import Carried, Judged, Mode, Setting, TooMuchError
 from zerohop.bench.placement import Placement, choose_placement
 from zerohop.bench.plan import Cell, Plan
 from zerohop.bench.stage import Stage
@@ -46,12 +46,16 @@ class Run:
 
 @dataclass
 class CellResult:
-    """All runs of a cell: for each mode one per round, in the order of rounds; and what was asked for beside them."""
+    """All runs of a cell: for each mode one per round, in the order of rounds; and what was asked for beside them.
+
+    `too_much`: modes that could not take the case, and why.
+    """
 
     cell: Cell
     runs: dict[str, list[Run]] = field(default_factory=dict)
     hook_costs: dict[str, HookCost] = field(default_factory=dict)
     load_seconds: dict[str, float] = field(default_factory=dict)
+    too_much: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,32 +137,40 @@ class _Runner:
             modes = {}
             names = self.plan.modes(workload.name)
             # One port for all runs of a mode: the configuration of those with zerohop names it.
-            for name, port in zip(names, free_ports(len(names)), strict=True):
+            ports = iter(free_ports(2 * len(names)))
+            for name in names:
                 self.progress.preparing(f"{workload.name}: mode {name}")
-                setting = Setting(workload, port, self.scratch)
+                setting = Setting(workload, next(ports), self.scratch, front_port=next(ports))
                 modes[name] = _Side(setting, stack.enter_context(ALL_MODES[name](setting)))
             return [self._run_cell(cell, workload, modes) for cell in self.plan.cells if cell.workload == workload.name]
 
     def _run_cell(self, cell: Cell, workload: Workload, modes: Mapping[str, _Side]) -> CellResult:
-        result = CellResult(cell, {name: [] for name in modes})
+        result = CellResult(cell)
         # Before the rounds: a mode that is not what it says should not take minutes to find out.
         for name, side in modes.items():
             with _blame(cell, name):
-                self.progress.preparing(f"{cell} {name}: configuration")
-                seconds = side.mode.load(cell.case)
-                if seconds is not None:
-                    result.load_seconds[name] = seconds
-                self._verify(cell, side, name)
-        for number in range(self.plan.rounds):
-            order = {name: modes[name] for name in self.plan.order(cell.workload, number)}
+                try:
+                    self._prepare(cell, side, name, result)
+                    result.runs[name] = []
+                except TooMuchError as error:
+                    result.too_much[name] = error.message
+        for number in range(self.plan.rounds if result.runs else 0):
+            order = {name: modes[name] for name in self.plan.order(cell.workload, number) if name in result.runs}
             for name, run in self._run_round(cell, workload, order, number):
                 result.runs[name].append(run)
-        for name, side in modes.items():
+        for name in result.runs:
             with _blame(cell, name):
-                if cost := self._hook_cost(cell, side, name):
+                if cost := self._hook_cost(cell, modes[name], name):
                     result.hook_costs[name] = cost
         self.progress.cell_done(result)
         return result
+
+    def _prepare(self, cell: Cell, side: _Side, name: str, result: CellResult) -> None:
+        self.progress.preparing(f"{cell} {name}: configuration")
+        seconds = side.mode.load(cell.case)
+        if seconds is not None:
+            result.load_seconds[name] = seconds
+        self._verify(cell, side, name)
 
     def _run_round(
         self, cell: Cell, workload: Workload, modes: Mapping[str, _Side], number: int
@@ -258,6 +270,7 @@ class _Runner:
             side.setting.port,
             self.plan.timing,
             side.setting.scratch,
+            side.mode.before,
         )
 
 

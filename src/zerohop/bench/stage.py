@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -34,9 +34,27 @@ class Timing:
         return max(1, round(self.measured * 1000))
 
 
+@dataclass(frozen=True)
+class Front:
+    """What clients connect to: the server itself, or what a mode has before it."""
+
+    program: Program
+    port: int
+
+
+@contextmanager
+def no_front(stage: Stage, server: Program) -> Iterator[Front]:
+    """Clients connect to the server itself."""
+    yield Front(server, stage.port)
+
+
 @dataclass
 class Stage:
-    """The surroundings of a run: `enter` turns a program's command into one that runs under the mode."""
+    """The surroundings of a run.
+
+    `enter` turns a program's command into one that runs under the mode, `before` starts what the mode has before the
+    server.
+    """
 
     topology: Topology
     placement: Placement
@@ -44,6 +62,7 @@ class Stage:
     port: int
     timing: Timing
     scratch: Path
+    before: Callable[[Stage, Program], AbstractContextManager[Front]] = no_front
     programs: list[Program] = field(default_factory=list)
 
     @property
@@ -69,6 +88,10 @@ class Stage:
                 yield program
             except ZerohopError as error:
                 raise ZerohopError(self._with_other_failures(error), hint=error.hint) from error
+
+    def fronted(self, server: Program) -> AbstractContextManager[Front]:
+        """For the block, what clients of `server`, which listens, connect to."""
+        return self.before(self, server)
 
     def halt(self) -> None:
         """Halts all programs: first the client, so that its server has nothing left to do."""

@@ -18,6 +18,9 @@ VETH_CLIENT: Final = "192.0.2.2"
 SERVER_ADDRESSES: Final = ("127.0.0.1", VETH_SERVER)
 """Every address that a server may listen on, for the Workload of the zerohop mode."""
 
+CLIENT_ADDRESSES: Final = ("127.0.0.1", VETH_CLIENT)
+"""The client's, in the same order."""
+
 
 @dataclass(frozen=True)
 class Topology:

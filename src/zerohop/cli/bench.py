@@ -76,6 +76,7 @@ def command(
     shortcut  grpc            the short-cut, and not the engine
     engine    grpc            the engine, too
     policy    policy          policies, too: everything, and every call is judged
+    envoy     policy          none of zerohop, but an Envoy with the same rules
 
     \b
     Examples:

@@ -9,6 +9,7 @@ from typing import Final
 
 from zerohop.bench.modes.base import Mode, Setting
 from zerohop.bench.modes.direct import open_direct
+from zerohop.bench.modes.envoy import open_envoy
 from zerohop.bench.modes.zerohop import open_zerohop
 
 Opener = Callable[[Setting], AbstractContextManager[Mode]]
@@ -27,12 +28,15 @@ LAYERS: Final[dict[str, Opener]] = {
 }
 """One layer more in each."""
 
-ALL_MODES: Final = MODES | LAYERS
+RIVALS: Final[dict[str, Opener]] = {"envoy": open_envoy}
+"""What judges calls without zerohop."""
+
+ALL_MODES: Final = MODES | LAYERS | RIVALS
 
 BASELINE: Final = "direct"
 """The mode that ratios are taken over."""
 
-UNMANAGED: Final = (BASELINE, "filtered")
+UNMANAGED: Final = (BASELINE, "filtered", *RIVALS)
 """Modes without hooks."""
 
 WITHOUT_ENGINE: Final = "shortcut"

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from zerohop.bench.account import HookCost
 from zerohop.bench.placement import Role
+from zerohop.bench.programs import Program
+from zerohop.bench.stage import Front, Stage
 from zerohop.bench.workloads.base import Workload
+from zerohop.errors import ZerohopError
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a mode is opened for: a workload, its server's port, and a folder for temporary files."""
+    """What a mode is opened for.
+
+    `port`: the server's; `scratch`: a folder for temporary files; `front_port`: of what the mode has before the server.
+    """
 
     workload: Workload
     port: int
     scratch: Path
+    front_port: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,15 +58,23 @@ class Judged:
     make_forbidden: Callable[[int], None]
 
 
+class TooMuchError(ZerohopError):
+    """A case is more than a mode can take; the other modes go on without it."""
+
+
 class Mode(Protocol):
     def load(self, case: str) -> float | None:
         """Puts the policies that the workload has for a case in force, where the mode has policies.
 
-        Returns how many seconds passed from the written configuration until the kernel judged by it.
+        Returns how many seconds passed from the written configuration until calls were judged by it; raises
+        `TooMuchError` where they never were.
         """
 
     def enter(self, role: Role, command: Sequence[str]) -> list[str]:
         """The command that runs `command` in this mode's surroundings, and becomes it."""
+
+    def before(self, stage: Stage, server: Program) -> AbstractContextManager[Front]:
+        """What clients connect to for the block: `server`, which listens on `stage`, or what the mode has before it."""
 
     def evidence(self, operations: int = 0) -> Carried | None:
         """How the run that just ended was carried, where the mode counts it; it did at least so many operations.
@@ -67,7 +83,7 @@ class Mode(Protocol):
         """
 
     def verify(self, make_calls: Callable[[int], None], judged: Judged | None = None) -> None:
-        """Has a known number of calls made.
+        """Has a known number of calls made; `TooMuchError` where that takes too long to go on.
 
         Raises `ZerohopError` unless the engine counted exactly these, or none where the mode is without it, and unless
         they were judged as the policies have it, where the mode has any.

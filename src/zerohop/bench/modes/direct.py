@@ -12,6 +12,7 @@ from zerohop.bench.account import HookCost
 from zerohop.bench.cgroups import plain_cgroups
 from zerohop.bench.modes.base import Carried, Judged, Setting
 from zerohop.bench.placement import Role
+from zerohop.bench.stage import no_front
 
 # Joins the cgroup, then becomes the program: before its first socket, as `zerohop exec` does.
 _JOIN: Final = 'echo 0 >"$0/cgroup.procs" && exec "$@"'
@@ -26,6 +27,8 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 class Direct:
+    before = staticmethod(no_front)
+
     def __init__(self, cgroups: dict[str, Path], *, filtered: bool) -> None:
         self._cgroups = cgroups
         # -P: the current folder is no place to import from, least of all for root.

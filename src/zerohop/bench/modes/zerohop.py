@@ -30,6 +30,7 @@ from zerohop.bench.modes.reload import Reload, wait_ready
 from zerohop.bench.placement import Role
 from zerohop.bench.programs import child_setup, end_group
 from zerohop.bench.signals import ending_signals_held
+from zerohop.bench.stage import no_front
 from zerohop.bench.workloads.base import CallingWorkload, JudgedWorkload, Workload, policy_document
 from zerohop.errors import ZerohopError
 
@@ -92,6 +93,8 @@ def require_shortcut(before: Totals, after: Totals, workload: Workload) -> Carri
 
 class Zerohop:
     """An instance of the workload's own, whose data path is loaded and whose agent runs."""
+
+    before = staticmethod(no_front)
 
     def __init__(
         self, instance: str, workload: Workload, account: Account, reload: Reload | None, *, engine: bool

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
 from zerohop.bench.figures import Figures
+from zerohop.bench.rules import Rule
 from zerohop.bench.stage import Stage
 from zerohop.bench.topology import SERVER_ADDRESSES
 from zerohop.bench.turns import Work
@@ -69,6 +70,9 @@ class JudgedWorkload(CallingWorkload, Protocol):
 
     def policies(self, case: str) -> str:
         """The YAML documents, to follow those of `configuration`."""
+
+    def rules(self, case: str) -> Iterable[Rule]:
+        """What `policies` says, for others to judge by."""
 
     def decider(self, case: str) -> tuple[str, int]:
         """The policy (`NS/NAME`) and its rule by which the calls are allowed."""

@@ -16,7 +16,7 @@ from zerohop.bench.h2load import H2Load
 from zerohop.bench.sockets import wait_listening
 from zerohop.bench.stage import Stage
 from zerohop.bench.workloads.base import Client, service_document, workload_documents
-from zerohop.errors import UnsupportedError
+from zerohop.errors import UnsupportedError, ZerohopError
 
 MESSAGE_BYTES: Final = 100
 SERVICE: Final = "bench.Echo"
@@ -77,7 +77,8 @@ class Nghttp2Peers:
         # What nghttpd answers to a changed path has a body, so that the kernel ends the connection.
         for _ in range(count):
             with self._serving("1", stage, f"/{SERVICE}/{FORBIDDEN}.grpc") as load:
-                load.attempt(stage, 1)
+                if load.attempt(stage, 1):
+                    raise ZerohopError("a call that the policies forbid has reached the server, which has no such file")
 
     @contextmanager
     def _serving(self, case: str, stage: Stage, path: str) -> Iterator[H2Load]:
@@ -86,7 +87,8 @@ class Nghttp2Peers:
         options = ("-d", str(self._request), "-H", "content-type: application/grpc", "-H", "te: trailers")
         with stage.start("server", command) as server:
             wait_listening(server, stage.port, stage.deadline())
-            yield H2Load(*CASES[case], f"http://{stage.address}:{stage.port}{path}", options)
+            with stage.fronted(server) as front:
+                yield H2Load(*CASES[case], f"http://{stage.address}:{front.port}{path}", options)
             server.require_running()
 
 
@@ -117,7 +119,8 @@ class GrpcGoPeers:
     def _serving(self, case: str, stage: Stage, method: str) -> Iterator[Ghz]:
         with stage.start("server", (str(self._server), f"{stage.address}:{stage.port}")) as server:
             wait_listening(server, stage.port, stage.deadline())
-            yield Ghz(server, *CASES[case], self._proto, f"{SERVICE}.{method}", self._request)
+            with stage.fronted(server) as front:
+                yield Ghz(front, *CASES[case], self._proto, f"{SERVICE}.{method}", self._request)
             server.require_running()
 
 

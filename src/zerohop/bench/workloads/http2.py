@@ -41,5 +41,6 @@ class Http2:
         with stage.start("server", command) as server:
             wait_listening(server, stage.port, stage.deadline())
             connections, streams = case.split("x")
-            yield H2Load(int(connections), int(streams), f"http://{stage.address}:{port}/answer")
+            with stage.fronted(server) as front:
+                yield H2Load(int(connections), int(streams), f"http://{stage.address}:{front.port}/answer")
             server.require_running()
