@@ -69,7 +69,7 @@ lint: root ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: root ## every benchmark, about twenty minutes; BENCH="http2 --rounds 7" for a part
+bench: root ## every benchmark but policy, half an hour; BENCH="http2 --rounds 7" for a part
 	$(call install_packages,$(TEST_PACKAGES))
 	@$(MAKE) --silent --no-print-directory $(VENV)/.test
 	@$(BIN)/zerohop bench $(or $(BENCH),pingecho http2 grpc bulk)

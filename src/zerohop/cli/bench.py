@@ -57,8 +57,8 @@ def command(
 ) -> None:
     """Measures what zerohop gains or costs on this machine.
 
-    Runs the same programs with and without zerohop, one after the other in each round, and compares within
-    the round. Without WORKLOAD, all of them: about half an hour.
+    Runs the same programs with and without zerohop, in turns, and compares within the round. Without WORKLOAD,
+    all of them: three quarters of an hour.
 
     \b
     WORKLOAD  cases                what runs
