@@ -26,13 +26,15 @@ from zerohop.bench.placement import Placement, choose_placement
 from zerohop.bench.plan import Cell, Plan
 from zerohop.bench.stage import Stage
 from zerohop.bench.topology import TOPOLOGIES, Topology
-from zerohop.bench.turns import Lane, take_turns, time_for
+from zerohop.bench.turns import Lane, TooLateError, take_turns, time_for
 from zerohop.bench.workloads import WORKLOADS
 from zerohop.bench.workloads.base import CallingWorkload, Client, JudgedWorkload, StreamWorkload, Workload
 from zerohop.errors import ZerohopError
 
 # Below the usual ephemeral ports, so that no connection of someone else's can be in the way between two runs.
 _PORTS: Final = range(20000, 32000)
+
+_ATTEMPTS: Final = 4
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ class _StartTime:
 
     seconds: float = 2.0
     _seen: bool = False
+
+    def prolong(self) -> None:
+        self.seconds *= 2
 
     def took(self, seconds: float) -> None:
         # Half as much again, because the next may take longer.
@@ -204,7 +209,7 @@ class _Runner:
                     stage = self._stage(cell, side)
                     running[name] = stage, servers.enter_context(workload.serving(cell.case, stage))
             for which, share in next(iter(running.values()))[1].passes.items():
-                lanes = self._take_turns(cell, running, which, self.plan.timing.measured * share)
+                lanes = self._measure(cell, running, which, self.plan.timing.measured * share)
                 for name, (lane, measured) in lanes.items():
                     figures[name] |= measured
                     tcp[name] += lane.tcp
@@ -212,6 +217,16 @@ class _Runner:
             with _blame(cell, name):
                 operations = int(figures[name]["per_second"] * self.plan.timing.measured)
                 yield name, Run(figures[name], tcp[name], side.mode.evidence(operations))
+
+    def _measure(
+        self, cell: Cell, running: Mapping[str, tuple[Stage, Client]], which: str, seconds: float
+    ) -> dict[str, tuple[Lane, Figures]]:
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(TooLateError):
+                return self._take_turns(cell, running, which, seconds)
+            # Clients have to work for longer than it takes to start them all, which is an estimate.
+            self.start.prolong()
+        return self._take_turns(cell, running, which, seconds)
 
     def _take_turns(
         self, cell: Cell, running: Mapping[str, tuple[Stage, Client]], which: str, seconds: float

@@ -87,7 +87,10 @@ class Stage:
             try:
                 yield program
             except ZerohopError as error:
-                raise ZerohopError(self._with_other_failures(error), hint=error.hint) from error
+                message = self._with_other_failures(error)
+                if message == error.message:
+                    raise
+                raise ZerohopError(message, hint=error.hint) from error
 
     def fronted(self, server: Program) -> AbstractContextManager[Front]:
         """For the block, what clients of `server`, which listens, connect to."""

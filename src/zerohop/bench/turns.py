@@ -82,6 +82,10 @@ class Turns:
         )
 
 
+class TooLateError(ZerohopError):
+    """A client's time was up before all had a turn."""
+
+
 class Work(Protocol):
     """A client that works until its time is up."""
 
@@ -139,16 +143,14 @@ class Lane:
 def take_turns(lanes: Sequence[Lane], seconds: float) -> None:
     """Gives each of the halted `lanes` `seconds` in turns; each comes first in turn.
 
-    Ends early when a client's time is up; `ZerohopError` when that is before all had a turn.
+    Ends early when a client's time is up; `TooLateError` when that is before all had a turn.
     """
     count = max(1, round(seconds / TURN_SECONDS))
     length = seconds / count
     for number in range(count):
         if time.time() + length * len(lanes) * _OVERHEAD > min(lane.work.ends for lane in lanes):
             if number == 0:
-                raise ZerohopError(
-                    "starting the programs took too long to measure anything", hint="use a longer --seconds"
-                )
+                raise TooLateError("starting the programs took too long to measure anything", hint="run nothing else")
             return
         shift = number % len(lanes)
         for lane in (*lanes[shift:], *lanes[:shift]):
