@@ -98,11 +98,12 @@ class _GhzWork:
         calls = parse_calls(json.loads(self.report.read_text(encoding="utf-8")))
         require_busy(calls, turns)
         latencies = turns.latencies(calls)
+        ended = sum(turns.includes(end) for _, end in calls)
         return {
             "p50_us": percentile(latencies, 50) * 1e6,
             "p99_us": percentile(latencies, 99) * 1e6,
-            "per_second": sum(turns.includes(end) for _, end in calls) / turns.seconds,
-            "cpu_us_per_op": turns.busy * 1e6 / sum(turns.includes(end) for _, end in calls),
+            "per_second": ended / turns.seconds,
+            "cpu_us_per_op": turns.busy * 1e6 / ended,
         }
 
 
