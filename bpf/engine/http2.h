@@ -54,6 +54,7 @@ enum http2_type {
 #define FLAG_END_HEADERS 0x4
 #define FLAG_PADDED 0x8
 #define FLAG_PRIORITY 0x20
+#define FLAG_UNKNOWN 0x80 /* of a header block: a CONTINUATION has flags that mean nothing there */
 
 /* No frame's type (RFC 9113 section 4.1: ignored): of those that HTTP/3 keeps free for the purpose (RFC 9114 7.2.8), one that
  * HTTP/2 has room for. */
@@ -310,6 +311,8 @@ ENGINE_INLINE int http2_begin_frame(struct http2_direction *dir, struct http2_pa
 		dir->block_flags = dir->flags;
 		dir->block_length = 0;
 		dir->promise = dir->type == FRAME_PUSH_PROMISE;
+	} else if (dir->type == FRAME_CONTINUATION && (dir->flags & ~FLAG_END_HEADERS)) {
+		dir->block_flags |= FLAG_UNKNOWN;
 	}
 	if ((dir->flags & FLAG_PADDED) &&
 	    (dir->type == FRAME_DATA || dir->type == FRAME_HEADERS || dir->type == FRAME_PUSH_PROMISE))

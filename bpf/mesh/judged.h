@@ -169,6 +169,12 @@ static __always_inline int is_new_stream(const struct reading *reading, __u32 st
 	return stream > reading->halves[ROLE_CLIENT].last_stream;
 }
 
+/*
+ * Flags of frames of headers that all servers take alike. gRPC's C core pays no heed to FLAG_PADDED and decodes the padding,
+ * which makes another request of it than the one that is read here; what others make of flags without a meaning, nobody knows.
+ */
+#define PLAIN_FLAGS (FLAG_END_STREAM | FLAG_END_HEADERS | FLAG_PRIORITY)
+
 /* A header block of the client's. Returns an event, or a negated reason. */
 __noinline int read_request(struct reading *reading, struct scratch *scratch)
 {
@@ -183,6 +189,8 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 
 	if (!reading || !scratch)
 		return -REASON_HPACK_TRUNCATED;
+	if (unlikely(scratch->pass.flags & ~PLAIN_FLAGS))
+		return -REASON_HEADERS_FLAGS;
 	block = &scratch->pass.block;
 	table = &reading->halves[ROLE_CLIENT].direction.table;
 	last = &reading->halves[ROLE_CLIENT].repeated[scratch->pass.flags & FLAG_END_STREAM];

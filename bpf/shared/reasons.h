@@ -50,6 +50,7 @@ enum reason {
 	REASON_PATH_NOT_NORMAL = 37,	/* escapes, dot segments or the like: servers may read it otherwise */
 	REASON_CANNOT_REFUSE = 38,	/* the denied request has no part that could be changed, or no gRPC server may refuse it */
 	REASON_EXISTING = 39,		/* the connection is older than the policies for its calls */
+	REASON_HEADERS_FLAGS = 40,	/* a request's frames of headers are padded, or flagged as no frame of headers is */
 	REASON_MAX
 };
 

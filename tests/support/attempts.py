@@ -20,7 +20,7 @@ FORBIDDEN = b"/secret.Svc/Get"
 ALLOWED = b"/open.Svc/Get"
 CONTINUATION, DATA, PRIORITY = 9, 0, 0x20
 OPENING = PREFACE + frame(SETTINGS, 0, 0, b"")
-BEGIN, END = b"\x83\x86", literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers")
+BEGIN, END = b"\x83\x86\x01\x01a", literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers")
 HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 
 ATTEMPTS: dict[str, Callable[[socket.socket], None]] = {}
@@ -38,6 +38,11 @@ def block(path: bytes = FORBIDDEN) -> bytes:
 
 def headers(content: bytes, stream: int = 1, flags: int = END_HEADERS | END_STREAM) -> bytes:
     return frame(HEADERS, flags, stream, content)
+
+
+def fill(fields: bytes, size: int) -> bytes:
+    """`fields`, and one more that makes them `size` bytes."""
+    return fields + literal(b"x", b"a" * (size - len(fields) - len(literal(b"x", b""))))
 
 
 def put(connection: socket.socket, data: bytes) -> None:
@@ -92,6 +97,33 @@ def continuation_in_writes(connection: socket.socket) -> None:
 def padded_with_priority(connection: socket.socket) -> None:
     payload = b"\x07" + struct.pack("!IB", 0, 15) + block() + bytes(7)
     put(connection, OPENING + headers(payload, flags=END_HEADERS | END_STREAM | PADDED | PRIORITY))
+
+
+@attempt
+def padding_that_is_read(connection: socket.socket) -> None:
+    """Another path for servers that pay no heed to PADDED, as gRPC's C core.
+
+    Others read 83 bytes of padding after a block that begins with an inserted :path. They read a field's name,
+    `accept`, its value of 68 bytes, and then the padding.
+    """
+    value = fill(bytes((len(ALLOWED),)) + ALLOWED + BEGIN + END, 0x44)
+    padding = fill(BEGIN + literal(b":path", FORBIDDEN) + END, 0x53)
+    content = b"\x53\x44" + value + padding
+    put(connection, OPENING + headers(content, flags=END_HEADERS | END_STREAM | PADDED))
+
+
+@attempt
+def flags_without_a_meaning(connection: socket.socket) -> None:
+    """Nobody knows what servers make of them, so the path does not matter."""
+    put(connection, OPENING + headers(block(ALLOWED), flags=END_HEADERS | END_STREAM | 0x40))
+
+
+@attempt
+def continuation_with_padding(connection: socket.socket) -> None:
+    """There is no such thing, except for servers of early drafts. For others the path may be called."""
+    content = block(ALLOWED)
+    continued = frame(CONTINUATION, END_HEADERS | PADDED, 1, content[9:])
+    put(connection, OPENING + headers(content[:9], flags=END_STREAM) + continued)
 
 
 @attempt
