@@ -97,7 +97,7 @@ static __always_inline int advance_call(struct reading *reading, struct call *ca
 /* All of a call but its state. */
 static __always_inline void fill_call(struct call *call, struct scratch *scratch, __u32 place, __u32 judges)
 {
-	__u32 grpc = scratch->heard.grpc;
+	__u32 grpc = is_grpc(&scratch->heard);
 
 	call->start_ns = now_of(scratch);
 	__builtin_memset(call->halves, 0, sizeof(call->halves));

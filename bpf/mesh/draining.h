@@ -41,7 +41,7 @@ static __noinline int turn_away(struct reading *reading, struct scratch *scratch
 	if (!reading->last_good)
 		reading->last_good = half->last_stream;
 	half->last_stream = scratch->pass.stream;
-	if (!scratch->heard.grpc || !reading->last_good)
+	if (!is_grpc(&scratch->heard) || !reading->last_good || scratch->pass.block.paths != 1)
 		return -REASON_CANNOT_REFUSE;
 	/* A reference to what is altered already is refused as it is. */
 	if (scratch->rewrite.changed)

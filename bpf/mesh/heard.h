@@ -62,7 +62,10 @@ static __always_inline void hear(struct heard *heard, __u32 name, __u32 value)
 		heard->status = value;
 		break;
 	case NAME_CONTENT_TYPE:
-		heard->grpc = value == 1;
+		heard->grpc |= value == 1 ? HEARD_GRPC : 0;
+		break;
+	case NAME_METHOD:
+		heard->grpc |= value == 1 ? 0 : HEARD_NOT_POST;
 		break;
 	case NAME_GRPC_STATUS:
 		heard->grpc_status = value + 1;
@@ -103,7 +106,7 @@ static __always_inline void resolve_method(struct reading *reading, struct scrat
 {
 	struct heard *heard = &scratch->heard;
 
-	if (!heard->grpc) {
+	if (!is_grpc(heard)) {
 		heard->method = METHOD_OVERFLOW;
 	} else if (heard->method == VALUE_UNRESOLVED) {
 		/* Without a length it stands for a path that came with no gRPC call: nobody kept it. */

@@ -157,7 +157,7 @@ static __noinline int refuse_call(struct reading *reading, struct scratch *scrat
 	count_denied_call();
 	if (scratch->judged.verdict & POLICY_DOUBT)
 		return -(int)scratch->judging.doubt;
-	if (!policy || !scratch->heard.grpc || policy->deny_reset)
+	if (!policy || !is_grpc(&scratch->heard) || policy->deny_reset)
 		return -REASON_CANNOT_REFUSE;
 	result = edit_path(&reading->halves[ROLE_CLIENT], scratch);
 	reading->denials += result == EVENT_EDIT;

@@ -69,14 +69,16 @@ static __noinline int fold_case(__u8 *text, __u32 length)
 }
 
 /*
- * The length of a path without its query. -1: servers may read it otherwise than it is written (escapes, dot segments,
- * empty segments, backslashes, bytes beyond ASCII), so that no pattern tells which one is meant.
+ * The length of a path without its query. -1: servers may read it otherwise than it is written (no slash at its beginning,
+ * escapes, dot segments, empty segments, backslashes, bytes beyond ASCII), so that no pattern tells which one is meant.
  */
 static __noinline int plain_path(const __u8 *text, __u32 length)
 {
 	__u32 i, byte, last = 0;
 	int dots = 0;
 
+	if (!length || text[0] != '/')
+		return -1;
 	loop_below (i, TEXT_SIZE) {
 		if (i >= length)
 			break;
@@ -103,7 +105,7 @@ static __always_inline int classify(const struct judging *judging, const struct 
 	automaton = &policy->strings[index];
 	if (!automaton->words && !automaton->bytes && automaton->empty == automaton->other)
 		return 0; /* no policy asks for it */
-	known->attribute = index + 1;
+	known->attribute = FIELD_ASKED + index;
 	if (length > TEXT_SIZE) {
 		known->doubt = REASON_HEADER_TOO_LONG;
 		return 0;
@@ -151,9 +153,9 @@ static __noinline int field_attribute(const struct judging *judging, const struc
 /* Takes in a field. */
 static __always_inline void take_known(struct judging *judging, const struct known_field *known)
 {
-	__u32 index = known->attribute - 1;
+	__u32 index = known->attribute - FIELD_ASKED;
 
-	if (!known->attribute)
+	if (known->attribute < FIELD_ASKED)
 		return;
 	index = at_most(index, POLICY_STRINGS - 1);
 	if (judging->seen & 1U << index) {
@@ -175,7 +177,7 @@ static __noinline int begin_known(struct client_texts *kept, __u32 generation)
 		return 0;
 	kept->generation = generation;
 	loop_below (i, HPACK_ENTRIES + KNOWN_STATICS)
-		kept->fields[at_most(i, HPACK_ENTRIES + KNOWN_STATICS - 1)].number = 0;
+		kept->fields[at_most(i, HPACK_ENTRIES + KNOWN_STATICS - 1)].attribute = FIELD_UNKNOWN;
 	return 0;
 }
 
@@ -199,7 +201,7 @@ static __always_inline struct known_field *known_next(const struct hpack_table *
 	} else {
 		return NULL;
 	}
-	return known->number == (__u16)number ? known : NULL;
+	return known->number == (__u16)number && known->attribute != FIELD_UNKNOWN ? known : NULL;
 }
 
 /* Where what is known of the field that was read is kept; else `spare`. */
@@ -216,7 +218,7 @@ static __always_inline struct known_field *known_slot(const struct hpack_block *
 		known->number = block->static_index;
 	}
 	known->class = 0;
-	known->attribute = 0;
+	known->attribute = FIELD_UNASKED;
 	known->doubt = 0;
 	return known;
 }

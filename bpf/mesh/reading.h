@@ -58,8 +58,16 @@ struct heard {
 	__u32 timeout;	   /* grpc-timeout, as header_value packs it; 0: none */
 	__u16 status;	   /* :status; 0: none */
 	__u8 grpc_status;  /* plus one; 0: none */
-	__u8 grpc;	   /* content-type is gRPC's */
+	__u8 grpc;	   /* HEARD_GRPC and HEARD_NOT_POST */
 };
+
+#define HEARD_GRPC 1	 /* content-type is gRPC's */
+#define HEARD_NOT_POST 2 /* :method is another one: no call of gRPC's, whatever its content-type */
+
+static __always_inline int is_grpc(const struct heard *heard)
+{
+	return heard->grpc == HEARD_GRPC;
+}
 
 /* Longest header block that is remembered: calls without literals have some ten bytes. */
 #define REPEATED_SIZE 48
@@ -139,10 +147,14 @@ struct piece {
 /* What policies take from a field that is in a table, so that its string is looked at once. */
 struct known_field {
 	__u32 class;
-	__u16 number;	/* low half of the entry's; of a static one its index */
-	__u8 attribute; /* the string's, plus one; 0: no policy asks for it */
+	__u16 number;	/* low half of the entry's, which comes round again; of a static one its index */
+	__u8 attribute; /* FIELD_UNKNOWN, FIELD_UNASKED, or the string's and FIELD_ASKED */
 	__u8 doubt;	/* enum reason: why nobody can tell; 0: one can */
 };
+
+#define FIELD_UNKNOWN 0 /* as in zeros: nothing is known */
+#define FIELD_UNASKED 1 /* no policy asks for it */
+#define FIELD_ASKED 2
 
 /* Static fields that every call refers to, by the low bits of their indices: :method GET and POST, :scheme. */
 #define KNOWN_STATICS 8

@@ -28,6 +28,24 @@ static __noinline int break_off(struct reception *reception, const struct sock *
 	return break_connection(conn, sk, REASON_OVERLAP);
 }
 
+/*
+ * Pages that a sender on this node shares with its segment (sendfile, splice, vmsplice) can change between this look at them
+ * and the program's, so what is judged is copied first. Where there is no memory for that, what is not said to be shared
+ * may go on. 0, or -1.
+ */
+static __always_inline int make_private(struct __sk_buff *skb)
+{
+	const struct sk_buff *kern = bpf_cast_to_kern_ctx(skb);
+	const struct skb_shared_info *shared;
+
+	if (likely(!kern->data_len) || likely(!bpf_skb_pull_data(skb, skb->len)))
+		return 0;
+	count_error(HELPER_SKB_PULL_DATA);
+	kern = bpf_cast_to_kern_ctx(skb);
+	shared = kernel_cast(struct skb_shared_info, (__u64)kern->head + kern->end);
+	return shared->flags & SKBFL_SHARED_FRAG ? -1 : 0;
+}
+
 /* Reads the segment, whose first byte is `seq`. 0; 1: nothing is left of it; -1: there is a gap in the stream now. */
 static __always_inline int read_segment(struct __sk_buff *skb, struct reception *reception, struct reading *reading,
 				   struct scratch *scratch, __u32 seq)
@@ -35,6 +53,8 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct reception 
 	__u32 role = (reception->role ^ 1) & 1;
 	int result;
 
+	if (unlikely(reading->judges && role == ROLE_CLIENT) && make_private(skb))
+		return -1;
 	scratch->from = 0;
 	if (reception->reads == READS_HANDED && (__s32)(reception->read_from - seq) > 0)
 		scratch->from = reception->read_from - seq;

@@ -245,7 +245,11 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 		return unlikely(READ_ONCE(conn->broken)) ? SK_DROP : SK_PASS;
 	}
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
-	if (conn->observers[role] == OBSERVER_SENDER && !READ_ONCE(conn->leave_ns)) {
+	if (unlikely(READ_ONCE(conn->leave_ns))) {
+		/* Since just now: nobody has read this message, and nobody will. */
+		if (unlikely(is_open(conn)) && !may_pass_unread(conn, member->connection, kern->sk))
+			return SK_DROP;
+	} else if (conn->observers[role] == OBSERVER_SENDER) {
 		shown = read_sent(msg, kern, conn, member->connection, role, &shortcut);
 		if (unlikely(shown < 0)) {
 			if (!may_pass_unread(conn, member->connection, kern->sk))

@@ -175,6 +175,7 @@ static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*const bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 size,
 					 __u64 flags) = (void *)9;
 static long (*const bpf_skb_change_tail)(struct __sk_buff *skb, __u32 length, __u64 flags) = (void *)38;
+static long (*const bpf_skb_pull_data)(struct __sk_buff *skb, __u32 length) = (void *)39;
 static long (*const bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 size) = (void *)26;
 static __u64 (*const bpf_get_socket_cookie)(void *context) = (void *)46;
 static long (*const bpf_setsockopt)(void *context, int level, int name, void *value, int length) = (void *)49;

@@ -197,13 +197,17 @@ struct sk_buff {
 	struct sock *sk;
 	char cb[48];
 	unsigned int len;
+	unsigned int data_len; /* of it, not in the linear part */
 	unsigned int end; /* offset of the skb_shared_info */
 	unsigned char *head;
 };
 
 struct skb_shared_info {
+	__u8 flags;
 	__u8 nr_frags;
 };
+
+#define SKBFL_SHARED_FRAG 2 /* include/linux/skbuff.h */
 
 struct tcp_skb_cb {
 	__u32 seq;

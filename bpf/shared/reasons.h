@@ -70,5 +70,6 @@ enum helper {
 	HELPER_RINGBUF_OUTPUT = 12,
 	HELPER_MSG_PUSH_DATA = 13, /* or bpf_msg_pop_data */
 	HELPER_SKB_CHANGE_TAIL = 14,
+	HELPER_SKB_PULL_DATA = 15,
 	HELPER_MAX
 };

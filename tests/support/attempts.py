@@ -18,6 +18,8 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 FORBIDDEN = b"/secret.Svc/Get"
 ALLOWED = b"/open.Svc/Get"
+PUBLIC = b"/public.Svc/Get"  # as long as the forbidden one
+TURNS = b"/turns.Svc/Get"  # for callers with `x-ok: yes` only
 CONTINUATION, DATA, PRIORITY = 9, 0, 0x20
 OPENING = PREFACE + frame(SETTINGS, 0, 0, b"")
 BEGIN, END = b"\x83\x86\x01\x01a", literal(b"content-type", b"application/grpc") + literal(b"te", b"trailers")
@@ -170,6 +172,15 @@ def even_stream(connection: socket.socket) -> None:
 
 
 @attempt
+def two_paths_while_draining(connection: socket.socket) -> None:
+    """The second request may be made, but its path was changed: who cannot write it anew sends the client away."""
+    insert = b"\x44" + bytes((len(TURNS),)) + TURNS
+    put(connection, OPENING + headers(BEGIN + insert + END))
+    put(connection, headers(BEGIN + b"\xbe" + END + literal(b"x-ok", b"yes"), stream=3))
+    put(connection, headers(BEGIN + b"\xbe" + END + literal(b":path", FORBIDDEN), stream=5))
+
+
+@attempt
 def two_paths(connection: socket.socket) -> None:
     put(connection, OPENING + headers(BEGIN + literal(b":path", ALLOWED) + literal(b":path", FORBIDDEN) + END))
 
@@ -202,6 +213,11 @@ def escaped(connection: socket.socket) -> None:
 @attempt
 def dot_segments(connection: socket.socket) -> None:
     put(connection, OPENING + headers(block(b"/open.Svc/../secret.Svc/Get")))
+
+
+@attempt
+def without_a_leading_slash(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block(FORBIDDEN[1:])))
 
 
 @attempt
@@ -250,6 +266,29 @@ def sendfile(connection: socket.socket) -> None:
         file.flush()
         select.select([], [connection], [], 10)
         os.sendfile(connection.fileno(), file.fileno(), 0, 1 << 20)
+
+
+@attempt
+def page_that_changes(connection: socket.socket) -> None:
+    """The page is sent, not its bytes: who reads it first may see others than who reads it later."""
+    with tempfile.TemporaryFile() as file:
+        put(connection, OPENING)
+        for stream in range(1, 61, 2):
+            request = headers(block(PUBLIC), stream)
+            file.seek(0)
+            file.write(request)
+            file.flush()
+            os.sendfile(connection.fileno(), file.fileno(), 0, len(request))
+            os.pwrite(file.fileno(), FORBIDDEN, request.index(PUBLIC))
+            time.sleep(0.005)
+
+
+@attempt
+def turned_to_blocking(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block(ALLOWED)))
+    time.sleep(0.2)
+    connection.setblocking(True)
+    connection.send(headers(block(), stream=3))
 
 
 @attempt
