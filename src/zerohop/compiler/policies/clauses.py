@@ -120,7 +120,7 @@ def _header_in(key: str) -> str | None:
 
 
 def header_of(condition: Condition) -> str | None:
-    """The header that a condition asks for."""
+    """The header that a condition asks for; `host` for :authority, too, as Envoy has it."""
     return _header_in(condition.key)
 
 
@@ -136,7 +136,9 @@ def patterns(rules: Iterable[Rule]) -> Iterator[tuple[str, Values]]:
                 yield "host", _folded(operation.hosts)
         for condition in rule.conditions:
             name = header_of(condition)
-            if name is not None:
+            if name == "host":
+                yield "host", _folded(condition.values)
+            elif name is not None:
                 yield f"[{name}]", condition.values
 
 
@@ -244,6 +246,8 @@ def _of_condition(condition: Condition, port: int | None, http: bool, denies: bo
     if name is not None:
         if not http:
             return {}, denies
+        if name == "host":
+            return {Attribute.HOST: words.of_strings(Attribute.HOST, _folded(values))}, True
         attribute = words.headers[name]
         return {attribute: words.of_strings(attribute, values)}, True
     match condition.key:
