@@ -133,10 +133,13 @@ static __always_inline __u32 size_bucket(const struct buckets *buckets, __u64 si
 	return buckets->size_cells[masked(size, SIZE_CELLS)];
 }
 
-/* Makes a row; the row of zeros when there is no room. */
-static __noinline struct series *new_row(const struct series_key *key)
+/*
+ * Makes a row; where there is no memory for one, or no room, finds another to count in, which all CPUs share as a rule.
+ * `key->reentrant` says so.
+ */
+static __noinline struct series *new_row(struct series_key *key)
 {
-	struct series_key overflow = {};
+	struct series_key overflow = { .ending = ENDING_COMPLETE, .grpc_status = GRPC_STATUS_NONE, .protocol = PROTOCOL_HTTP2 };
 	struct series *row, *blank;
 	struct counters *count;
 	__u32 zero = 0;
@@ -144,8 +147,14 @@ static __noinline struct series *new_row(const struct series_key *key)
 	blank = bpf_map_lookup_elem(&blank_series, &zero);
 	if (!blank)
 		return NULL;
-	bpf_map_update_elem(&series, key, blank, BPF_NOEXIST);
-	row = bpf_map_lookup_elem(&series, key);
+	if (!bpf_map_update_elem(&series, key, blank, BPF_NOEXIST)) {
+		row = bpf_map_lookup_elem(&series, key);
+		if (row)
+			return row;
+	}
+	bpf_map_update_elem(&spare_series, key, blank, BPF_NOEXIST);
+	row = bpf_map_lookup_elem(&spare_series, key);
+	key->reentrant = 1;
 	if (row)
 		return row;
 	count = this_cpu_counters();
@@ -174,12 +183,14 @@ static __noinline struct series *new_row(const struct series_key *key)
 static __always_inline void add_row(const struct call *call, struct series_key *key, __u64 elapsed)
 {
 	const struct grpc_stream *request = &call->halves[ROLE_CLIENT], *response = &call->halves[ROLE_SERVER];
-	__u32 zero = 0, reentrant = key->reentrant;
-	const struct buckets *bounds = bpf_map_lookup_elem(&buckets, &zero);
+	const struct buckets *bounds;
 	struct series *row = bpf_map_lookup_elem(&series, key);
+	__u32 zero = 0, reentrant;
 
 	if (unlikely(!row))
 		row = new_row(key);
+	reentrant = key->reentrant;
+	bounds = bpf_map_lookup_elem(&buckets, &zero);
 	if (!row || !bounds)
 		return;
 	add_to(row->calls, 1, reentrant);

@@ -105,8 +105,12 @@
 /* Learned methods on the node; how many a destination may have is configured. Beyond: method 0, the overflow. */
 #define MAX_METHODS 65536
 
-/* Rows of telemetry. Beyond: counted in the row of zeros, the overflow. */
+/*
+ * Rows of telemetry. Memory for each CPU cannot always be had at once: then a row stands among the spare ones, which all
+ * CPUs share and whose memory is there. Beyond both: calls are counted in the overflow's row.
+ */
 #define MAX_SERIES 65536
+#define SPARE_SERIES 4096
 #define MAX_TCP_SERIES 16384
 
 /* Services that the tables can name. Beyond: the configuration is refused. */

@@ -178,6 +178,14 @@ struct {
 	__type(value, struct series);
 } series SEC(".maps");
 
+/* Rows for which there was no memory for each CPU when they were made: theirs is there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SPARE_SERIES);
+	__type(key, struct series_key);
+	__type(value, struct series);
+} spare_series SEC(".maps");
+
 /* Filled by a walk: calls in flight, under the keys that they would end with but for what nobody knows yet. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -44,6 +44,7 @@ MAPS: Final[dict[str, tuple[str, str]]] = {
     "method_counts": ("u32", "u32"),
     "buckets": ("u32", "buckets"),
     "series": ("series_key", "series"),
+    "spare_series": ("series_key", "series"),
     "tcp_series": ("tcp_series_key", "tcp_series"),
     "open_calls": ("series_key", "u64"),
     "flows": ("u32", "flow"),
@@ -70,6 +71,7 @@ INHERITED: Final = ("dials",)
 # What one build needs of another's, to let its connections go and to see which cgroups are taken.
 SHARED_BY_BUILDS: Final = ("connections", "cgroups")
 GROWING: Final = frozenset({"settings"})
+GRPC_STATUS_NONE: Final = 255  # bpf/shared/telemetry.h
 PER_CPU: Final = frozenset({"counters", "series", "tcp_series", "flow_counts"})
 # Of these every CPU has a part of its own, of as many entries as the object says.
 BY_CPU: Final = ("flows", "scratches")
@@ -223,9 +225,13 @@ class DataPath:
         fill_bounds(buckets.duration_ns, DURATION_NS, buckets.duration_cells, CELL_NS)
         fill_bounds(buckets.bytes, SIZE_BYTES, buckets.size_cells, 1)
         self.maps["buckets"].put(ctypes.c_uint32(0), buckets)
-        # The overflow row: always there, so that a call is counted even when no other can be made.
-        row = (self.layouts.struct("series") * possible_cpus())()
-        self.maps["series"].put(self.layouts.struct("series_key")(), row)
+        # The overflow row (bpf/mesh/rows.h): always there, so that a call is counted even when no other can be made.
+        overflow = self.layouts.struct("series_key")(
+            ending=self.layouts.enum("ending")["ENDING_COMPLETE"],
+            grpc_status=GRPC_STATUS_NONE,
+            protocol=self.layouts.enum("protocol")["PROTOCOL_HTTP2"],
+        )
+        self.maps["series"].put(overflow, (self.layouts.struct("series") * possible_cpus())())
 
     @classmethod
     def open(cls, instance: str) -> DataPath:

@@ -108,7 +108,7 @@ def _apply_workloads(path: DataPath, tables: Tables) -> dict[str, int]:
 
 def _forget_telemetry(path: DataPath, workloads: set[int]) -> None:
     """Removes the rows of workloads that nothing names any more, to make room."""
-    for name in ("series", "tcp_series"):
+    for name in ("series", "spare_series", "tcp_series"):
         table = path.maps[name]
         for key in list(table.keys()):
             if key.source in workloads or key.destination in workloads:
@@ -171,7 +171,7 @@ def _apply_services(path: DataPath, tables: Tables) -> dict[str, int]:
 def _forget_services(path: DataPath, ids: dict[str, int], wanted: set[str]) -> None:
     """Takes out Services that are configured no more: those that no row names, and as many others as must be."""
     table = path.maps["services"]
-    rows = (key for name in ("series", "tcp_series") for key, _ in path.maps[name].items())
+    rows = (key for name in ("series", "spare_series", "tcp_series") for key, _ in path.maps[name].items())
     named = {key.service for key in rows}
     for name in sorted(ids.keys() - wanted, key=lambda name: (ids[name] in named, ids[name])):
         if ids[name] in named and len(ids.keys() | wanted) <= table.entries():

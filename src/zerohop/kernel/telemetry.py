@@ -8,16 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from operator import add
 from typing import Any, Final
 
 from zerohop.kernel.batches import walk
-from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.datapath import GRPC_STATUS_NONE, DataPath
 from zerohop.kernel.maps import Map, possible_cpus
 from zerohop.kernel.tables import text
 
 TRUST_DOMAIN: Final = "cluster.local"
-GRPC_STATUS_NONE: Final = 255
 
 # How long a record that is being written is waited for.
 UNFINISHED_SECONDS: Final = 1.0
@@ -186,7 +186,12 @@ def iterate_calls(path: DataPath, names: Names | None = None) -> Iterator[Calls]
     cpus, words = possible_cpus(), ctypes.sizeof(series) // 8
     first = {name: getattr(series, name).offset // 8 for name in (*_SUMS, *_HISTOGRAMS)}
     parts = [slice(first[name], first[name] + getattr(series, name).size // 8) for name in _HISTOGRAMS]
-    for key, content in walk(path.maps["series"], key_type, cpus=cpus):
+    rows = chain(
+        walk(path.maps["series"], key_type, cpus=cpus),
+        # Rows of their own, with the keys of some of the others.
+        walk(path.maps["spare_series"], key_type),
+    )
+    for key, content in rows:
         values = _sum(content.cast("Q"), words, first["calls"])
         if values is None:
             continue

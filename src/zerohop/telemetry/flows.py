@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from zerohop.kernel.telemetry import GRPC_STATUS_NONE, Names, Workload, wall_clock
+from zerohop.kernel.datapath import GRPC_STATUS_NONE
+from zerohop.kernel.telemetry import Names, Workload, wall_clock
 
 # https://grpc.io/docs/guides/status-codes/
 GRPC_STATUSES = (
