@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import re
 import signal
 import socket
@@ -20,6 +21,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.mesh import Mesh, MeshFactory, workload
+from zerohop.errors import ZerohopError
+from zerohop.kernel import libbpf
 from zerohop.kernel.datapath import DataPath
 from zerohop.kernel.telemetry import FlowReader, read_calls
 
@@ -296,3 +299,45 @@ def test_what_is_overwritten_is_counted(mesh_factory: MeshFactory) -> None:
         assert len(reader.read()) == per_cpu
         assert reader.lost == 300
         reader.close()
+
+
+def test_who_looks_at_a_removed_data_path_is_told_so(mesh: Mesh) -> None:
+    """Whether nothing is there any more (`flows`) or another data path by then (`top`)."""
+
+    def launch(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            mesh.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=mesh.environment
+        )
+
+    def assert_ended(program: subprocess.Popen[str], said: str) -> None:
+        _, errors = program.communicate(timeout=10)
+        assert program.returncode == 1
+        assert f"zerohop: the data path of instance {mesh.instance!r} was {said}\n  fix: " in errors
+        assert "Traceback" not in errors
+
+    follower, top = launch("flows", "--follow"), launch("top", "--interval", "0.1", "--json")
+    try:
+        assert top.stdout is not None
+        assert json.loads(top.stdout.readline())["methods"] == []
+        top.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while "bpf-map" not in Path(f"/proc/{follower.pid}/maps").read_text():  # it has the ring of records
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        with DataPath.open(mesh.instance) as path:
+            mesh.run("clean")
+            mesh.agent = None
+            assert_ended(follower, "removed")
+            with pytest.raises(ZerohopError, match="was removed"):
+                path.open_calls()
+        settings = path.folder / "maps" / "settings"
+        settings.parent.mkdir(parents=True)
+        other = libbpf.hash_map("other", 4, 4, 1)
+        libbpf.obj_pin(other, str(settings))
+        os.close(other)
+        top.send_signal(signal.SIGCONT)
+        assert_ended(top, "replaced by another")
+    finally:
+        for program in (follower, top):
+            program.kill()
+            program.communicate()

@@ -114,9 +114,12 @@ def _show(path: Any, wanted: Filter, show: Any, *, follow: bool, last: int, samp
         sys.stdout.flush()
         while follow:
             time.sleep(POLL_SECONDS)
-            for flow in flows():
-                show(flow)
-            sys.stdout.flush()
+            try:
+                path.require_pinned()
+            finally:  # what was recorded until then is shown all the same
+                for flow in flows():
+                    show(flow)
+                sys.stdout.flush()
             if reader.lost > reported:
                 click.echo(
                     f"zerohop: {reader.lost - reported} records were overwritten before they were read", err=True

@@ -85,6 +85,7 @@ def _readings(path: Any, wanted: Filter, interval: float, count: int | None) -> 
     before, then = sums_of(read_calls(path), wanted.calls), time.monotonic()
     while count is None or count > 0:
         time.sleep(interval)
+        path.require_pinned()
         after, now = sums_of(read_calls(path), wanted.calls), time.monotonic()
         yield rates(before, after, now - then)
         before, then = after, now

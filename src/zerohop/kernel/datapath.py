@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import hashlib
 import os
@@ -309,14 +310,35 @@ class DataPath:
         wanted += [self.folder / "maps" / name for name in (*MAPS, "memberships")]
         wanted += [self.folder / "programs" / name for name in PROGRAMS]
         lost = [path for path in wanted if not path.exists()]
-        if not lost:
-            fd = libbpf.obj_get(str(self.folder / "maps" / "settings"))
-            try:
-                if libbpf.map_info(fd).id != libbpf.map_info(self.maps["settings"].fd).id:
-                    lost = wanted
-            finally:
-                os.close(fd)
-        return lost
+        return lost if lost or self._owns_pins() else wanted
+
+    def _owns_pins(self) -> bool:
+        """Whether what is pinned is this data path: ids are not used again while a descriptor is open."""
+        fd = libbpf.obj_get(str(self.folder / "maps" / "settings"))
+        try:
+            return int(libbpf.map_info(fd).id) == int(libbpf.map_info(self.maps["settings"].fd).id)
+        finally:
+            os.close(fd)
+
+    def require_pinned(self) -> None:
+        """Raises `ZerohopError` when the pins are gone or another data path's: what is open here stays as it is."""
+        try:
+            own = self._owns_pins()
+        except libbpf.BpfError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise self._removed() from None
+        if not own:
+            raise ZerohopError(
+                f"the data path of instance {self.folder.name!r} was replaced by another",
+                hint="start this command again: it shows the new one",
+            )
+
+    def _removed(self) -> ZerohopError:
+        return ZerohopError(
+            f"the data path of instance {self.folder.name!r} was removed",
+            hint="set it up with sudo zerohop run -c PATH, then start this command again",
+        )
 
     # Attachments
 
@@ -361,8 +383,14 @@ class DataPath:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keeps other inspections of this data path away; raises `ZerohopError` when one does not end."""
-        lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        """Keeps other inspections of this data path away.
+
+        Raises `ZerohopError` when one does not end, and when the pins are gone.
+        """
+        try:
+            lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise self._removed() from None
         deadline = time.monotonic() + INSPECTION_SECONDS
         try:
             while True:
