@@ -20,8 +20,9 @@ OUTSIDE = "outside"
 @click.command(
     epilog="""\b
 Examples:
-  sudo zerohop explain --from shop/web --to shop/cart:50051 --method /shop.Cart/Add
-  sudo zerohop explain --from shop/web --to shop/cart --method /shop.Cart/Add --header x-user=ann
+  sudo zerohop explain --from shop/web --to shop/cart --method /shop.Cart/Add
+  sudo zerohop explain --from shop/web --to shop/cart:50051 \\
+    --method /shop.Cart/Add --header x-user=ann
   sudo zerohop explain --from outside --to shop/cart:5432 --source-ip 10.1.2.3
 
 \b

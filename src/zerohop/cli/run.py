@@ -32,9 +32,9 @@ Examples:
   sudo zerohop run -c mesh.yaml --max-methods 50 --flow-sampling 100
   sudo zerohop run -c mesh.yaml --access-log /var/log/zerohop.log
   sudo zerohop run -c mesh.yaml --access-log - --access-log-format envoy
-Signals: SIGHUP reads the configuration and opens the access log again, SIGTERM
-ends the agent. The data path stays in the kernel and keeps working; `zerohop
-clean` removes it."""
+Signals: SIGHUP reads the configuration and opens the access log again,
+SIGTERM ends the agent. The data path stays in the kernel and keeps working;
+`zerohop clean` removes it."""
 )
 @click.option(
     "-c",
