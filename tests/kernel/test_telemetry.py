@@ -235,6 +235,16 @@ def test_flows_filters_and_fields(service: Service) -> None:
     assert "UNIMPLEMENTED" in refused.stderr
 
 
+@pytest.mark.parametrize("arguments", [["status"], ["flows", "--json"], ["top", "--once", "--interval", "0.1"]])
+def test_an_output_that_takes_nothing(service: Service, arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(
+            service.command(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+            env=service.environment,
+        )  # fmt: skip
+    assert (result.returncode, result.stderr) == (1, "zerohop: cannot write the output: No space left on device\n")
+
+
 def test_the_access_log_has_every_call_and_is_reopened(service: Service) -> None:
     assert service.agent is not None
     time.sleep(0.3)

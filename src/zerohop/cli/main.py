@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -30,6 +31,9 @@ COMMANDS: Final[dict[str, str]] = {
     "bench": "zerohop.cli.bench",
     "clean": "zerohop.cli.clean",
 }
+
+# What writing fails with where there is no room, or no more of the medium.
+_UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 @dataclass(frozen=True)
@@ -105,26 +109,38 @@ def require_root(command: str) -> None:
         raise ZerohopError("needs root", hint=f"run sudo zerohop {command}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns (and exits with) a documented status."""
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits with a documented status."""
+    try:
+        code = _run(argv)
+        print(end="", flush=True)  # here, and not where the interpreter ends, a full disk can be reported
+    except OSError as error:
+        # Without a word where the reader of our output went away (`zerohop flows | head`).
+        if error.errno != errno.EPIPE:
+            if error.errno not in _UNWRITABLE or error.filename is not None:
+                raise
+            click.echo(f"zerohop: cannot write the output: {error.strerror}", err=True)
+        # What is still in the buffer must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = EXIT_FAILED
+    sys.exit(code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Runs the command line; returns its exit status, errors reported."""
     try:
         result = cli.main(args=list(argv) if argv is not None else None, standalone_mode=False)
-        code = result if isinstance(result, int) else 0
+        return result if isinstance(result, int) else 0
     except ZerohopError as error:
         click.echo(f"zerohop: {error.message}", err=True)
         if error.hint:
             click.echo(f"  fix: {error.hint}", err=True)
-        code = error.exit_code
+        return error.exit_code
     except click.exceptions.Exit as error:
-        code = error.exit_code
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("zerohop: interrupted", err=True)
-        code = 130
-    except BrokenPipeError:
-        # The reader of our output went away (`zerohop flows | head`): not a failure worth a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = EXIT_FAILED
-    sys.exit(code)
+        return 130
