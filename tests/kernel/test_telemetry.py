@@ -230,9 +230,21 @@ def test_flows_filters_and_fields(service: Service) -> None:
     }
     assert flow["latency_us"] > 0
     assert abs(time.time() - time.mktime(time.strptime(flow["time"][:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone) < 600
-    refused = service.run("flows", "--status", "NOPE", check=False)
-    assert refused.returncode == 2
-    assert "UNIMPLEMENTED" in refused.stderr
+
+
+def test_flows_filters_refuse_unknown_words(service: Service) -> None:
+    for option, value, said in (
+        ("--status", "NOPE", "UNIMPLEMENTED"),
+        ("--reason", "polcy", "Invalid value for --reason: 'polcy' is no reason; did you mean 'policy'?"),
+        ("--reason", "zzz", "there are peer_unmanaged, disabled, "),
+        ("--protocol", "GRPC", "Invalid value for --protocol: 'GRPC' is no protocol; did you mean 'grpc'?"),
+        ("--protocol", "bogus", "there are undeclared, tcp, http, http2, grpc, tls\n"),
+    ):
+        refused = service.run("flows", option, value, check=False)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert said in refused.stderr
+    assert flows(service, "--reason", "policy") == []
+    assert len(flows(service, "--protocol", "grpc")) == len(flows(service))
 
 
 @pytest.mark.parametrize("arguments", [["status"], ["flows", "--json"], ["top", "--once", "--interval", "0.1"]])

@@ -1,4 +1,4 @@
-"""What is common to all commands: their help, and an output that takes nothing."""
+"""What is common to all commands: their help, usage errors, and an output that takes nothing."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ def test_help_fits_a_terminal(name: str) -> None:
         context = click.Context(command, info_name=name, parent=parent) if name else parent
         context.terminal_width = 80
         assert [line for line in command.get_help(context).splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("command", ["flows", "top"])
+def test_filters_want_a_namespace_and_a_name(command: str) -> None:
+    module = importlib.import_module(COMMANDS[command])
+    options = {"--workload", "--from", "--to", "--service"} | ({"--policy"} if command == "flows" else set())
+    for option in options:
+        for value in ("x", "a/b/c", "/x", "x/", "*"):
+            with pytest.raises(click.BadParameter, match="is not NS/NAME, as in shop/cart") as refused:
+                module.command.make_context(command, [option, value])
+            assert refused.value.exit_code == 2
+            assert f"Invalid value for '{option}'" in refused.value.format_message()
+        for value in ("shop/cart", "shop/*", "*/cart", "*/*"):
+            assert value in module.command.make_context(command, [option, value]).params.values()
 
 
 @pytest.mark.parametrize("arguments", [["validate", "a.yaml"], ["validate", "--json", "a.yaml"], ["status", "--help"]])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zerohop.cli.main import Context, require_root
+from zerohop.cli.main import Context, pair_option, require_root
 
 if TYPE_CHECKING:
     from zerohop.telemetry.filters import Filter
@@ -37,17 +37,17 @@ looks or not; what was overwritten before it was read is counted on stderr."""
 @click.option(
     "--last", type=click.IntRange(min=0), default=None, help="How many of the past.  [default: 20, 0 with -f]"
 )
-@click.option("--workload", default="", metavar="NS/NAME", help="Either end; NS/* for a namespace.")
-@click.option("--from", "source", default="", metavar="NS/NAME", help="The client's workload.")
-@click.option("--to", "destination", default="", metavar="NS/NAME", help="The server's workload.")
-@click.option("--service", default="", metavar="NS/NAME")
+@pair_option("--workload", text="Either end; NS/* for a namespace.")
+@pair_option("--from", "source", text="The client's workload.")
+@pair_option("--to", "destination", text="The server's workload.")
+@pair_option("--service")
 @click.option("--method", default="", metavar="GLOB", help="As in '/shop.Cart/*'.")
 @click.option("--status", default=None, metavar="STATUS", help="Name or number of a gRPC status; !OK: any other.")
 @click.option("--reason", default="", metavar="REASON", help="As in status: why not short-cut, or denied.")
 @click.option("--protocol", default="", metavar="NAME", help="grpc, http2, tcp, ...")
 @click.option("--kind", type=click.Choice(["call", "connection"]), default=None)
 @click.option("--verdict", type=click.Choice(["ALLOW", "DENY"], case_sensitive=False), default=None)
-@click.option("--policy", default="", metavar="NS/NAME", help="What decided; NS/* for a namespace.")
+@pair_option("--policy", text="What decided; NS/* for a namespace.")
 @click.option(
     "--dry-run",
     type=click.Choice(["ALLOW", "DENY"], case_sensitive=False),
@@ -93,6 +93,7 @@ def _show(path: Any, wanted: Filter, show: Any, *, follow: bool, last: int, samp
     from zerohop.telemetry.flows import flow_of, is_known
 
     names = Names(path)
+    wanted.require_known(names)
     # All that is kept is looked at, since the filters come after; at the beginning nothing is lost by that.
     reader = FlowReader(path, last=sys.maxsize if last else 0)
     reader.lost = 0

@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -74,6 +74,18 @@ def validate_instance(ctx: click.Context, param: click.Parameter, value: str) ->
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
         raise click.BadParameter("use lower-case letters, digits and '-', at most 63, as in 'default'")
     return value
+
+
+def _validate_pair(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    namespace, _, name = value.partition("/")
+    if value and (not namespace or not name or "/" in name):
+        raise click.BadParameter(f"{value!r} is not NS/NAME, as in shop/cart, or shop/* for a namespace")
+    return value
+
+
+def pair_option(*names: str, text: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that names are compared with: NS/NAME, on both sides of the slash also with wildcards."""
+    return click.option(*names, default="", metavar="NS/NAME", callback=_validate_pair, help=text)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zerohop.cli.main import Context, require_root
+from zerohop.cli.main import Context, pair_option, require_root
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,10 +37,10 @@ Interrupt ends it."""
 @click.option("--sort", type=click.Choice(SORTS), default="calls", show_default=True)
 @click.option("--reverse", is_flag=True, help="The least first.")
 @click.option("--rows", type=click.IntRange(min=1), default=None, help="At most so many.  [default: what fits]")
-@click.option("--workload", default="", metavar="NS/NAME", help="Either end; NS/* for a namespace.")
-@click.option("--from", "source", default="", metavar="NS/NAME", help="The client's workload.")
-@click.option("--to", "destination", default="", metavar="NS/NAME", help="The server's workload.")
-@click.option("--service", default="", metavar="NS/NAME")
+@pair_option("--workload", text="Either end; NS/* for a namespace.")
+@pair_option("--from", "source", text="The client's workload.")
+@pair_option("--to", "destination", text="The server's workload.")
+@pair_option("--service")
 @click.option("--method", default="", metavar="GLOB", help="As in '/shop.Cart/*'.")
 @click.option("--status", default=None, metavar="STATUS", help="Name or number of a gRPC status; !OK: any other.")
 @click.option("--iterations", type=click.IntRange(min=1), default=None, metavar="N", help="End after N intervals.")

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 import click
 
-from zerohop.kernel.telemetry import Calls, Workload
+from zerohop.kernel.telemetry import Calls, Names, Workload
 from zerohop.telemetry.flows import GRPC_STATUSES, Flow
 
 
@@ -40,6 +40,20 @@ class Filter:
     policy: str = ""
     dry_run: str = ""
     audited: bool = False
+
+    def require_known(self, names: Names) -> None:
+        """Raises `click.BadParameter` for a reason or protocol that this build does not have."""
+        reasons = [name for number, name in names.reasons.items() if number]
+        for noun, value, known in (
+            ("reason", self.reason, reasons),
+            ("protocol", self.protocol, list(names.protocols.values())),
+        ):
+            if value and value not in known:
+                from zerohop.config.errors import nearest
+
+                near = nearest(value, known)
+                hint = f"did you mean {near!r}?" if near else f"there are {', '.join(known)}"
+                raise click.BadParameter(f"{value!r} is no {noun}; {hint}", param_hint=f"--{noun}")
 
     def _ends(self, source: Workload | None, destination: Workload | None) -> bool:
         names = [f"{each.namespace}/{each.name}" if each else "" for each in (source, destination)]
