@@ -33,6 +33,20 @@ taking_turns = pytest.mark.parametrize(
     indirect=["play"],
 )
 
+# Where it takes longest: each of the hooks and each topology, all of it in a long run.
+slowly = (
+    taking_turns
+    if long_run()
+    else pytest.mark.parametrize(
+        ("play", "kind"),
+        [
+            pytest.param(Placement("both", "loopback"), "aio", id="both-loopback-aio"),
+            pytest.param(Placement("server", "veth"), "sync", id="server-veth-sync"),
+            pytest.param(Placement("client", "loopback"), "aio", id="client-loopback-aio"),
+        ],
+        indirect=["play"],
+    )
+)
 
 # Where it takes long and the placement matters little.
 briefly = pytest.mark.parametrize(
@@ -65,12 +79,12 @@ def test_reuse(play: Scene, peers: Peers) -> None:
     stories.reuse(play, peers, 1_000_000 if long_run() else 2_000)
 
 
-@taking_turns
+@slowly
 def test_servers_come_and_go(play: Scene, peers: Peers) -> None:
     stories.servers_come_and_go(play, peers, LOAD_CALLS)
 
 
-@taking_turns
+@slowly
 def test_connections_grow_old(play: Scene, peers: Peers) -> None:
     stories.connections_grow_old(play, peers, LOAD_CALLS)
 

@@ -63,11 +63,11 @@ def succeeded(output: str, requests: int) -> int:
 
 @pytest.mark.parametrize(
     ("play", "frames"),
-    # Each of them in every other placement; the next one in the others.
+    # Each of them in two placements, of both topologies; in a long run in all.
     [
         pytest.param(place, each, id=f"{place}-{each}")
         for number, each in enumerate(FRAMES)
-        for place in (PLACEMENTS[0::2], PLACEMENTS[1::2])[number % 2]
+        for place in (PLACEMENTS if long_run() else (PLACEMENTS[number % 6], PLACEMENTS[(number + 3) % 6]))
     ],
     indirect=["play"],
 )
