@@ -245,7 +245,9 @@ ENGINE_INLINE int http2_check(const struct http2_direction *dir, __u32 length)
 	case FRAME_HEADERS:
 		return stream ? 0 : REASON_FRAME_STREAM;
 	case FRAME_PRIORITY:
-		return stream ? 0 : REASON_FRAME_STREAM;
+		if (!stream)
+			return REASON_FRAME_STREAM;
+		return length == 5 ? 0 : REASON_FRAME_SIZE;
 	case FRAME_RST_STREAM:
 		if (!stream)
 			return REASON_FRAME_STREAM;
@@ -282,6 +284,8 @@ ENGINE_INLINE __u32 http2_after_padding(const struct http2_direction *dir)
 		return dir->flags & FLAG_PRIORITY ? HTTP2_PRIORITY : HTTP2_BLOCK;
 	case FRAME_PUSH_PROMISE:
 		return HTTP2_PROMISED;
+	case FRAME_PRIORITY:
+		return HTTP2_PRIORITY;
 	case FRAME_CONTINUATION:
 		return HTTP2_BLOCK;
 	case FRAME_RST_STREAM:
@@ -489,6 +493,15 @@ ENGINE_INLINE int http2_fixed(struct http2_direction *dir, struct http2_pass *pa
 		dir->remaining -= dir->padding;
 		dir->state = http2_after_padding(dir);
 		return EVENT_NONE;
+	case HTTP2_PRIORITY:
+		/* Servers pass such a frame over in ways of their own, its block undecoded or what follows taken for frames. */
+		if ((http2_held_u32(dir) & 0x7fffffff) == dir->stream)
+			return -REASON_FRAME_STREAM;
+		if (dir->type == FRAME_PRIORITY) {
+			http2_finish_payload(dir);
+			return EVENT_NONE;
+		}
+		break;
 	case HTTP2_RESET:
 		pass->stream = dir->stream;
 		pass->code = http2_held_u32(dir);

@@ -53,10 +53,11 @@ static __always_inline void doubt(struct judging *judging, __u32 index, __u32 re
 		judging->doubt = reason;
 }
 
-/* ASCII letters become small ones. */
-static __noinline int fold_case(__u8 *text, __u32 length)
+/* ASCII letters become small ones. -1: there is user information, which some servers leave out and others do not. */
+static __noinline int fold_host(__u8 *text, __u32 length)
 {
 	__u32 i, at;
+	int result = 0;
 
 	loop_below (i, TEXT_SIZE) {
 		if (i >= length)
@@ -64,13 +65,16 @@ static __noinline int fold_case(__u8 *text, __u32 length)
 		at = masked(i, TEXT_SIZE);
 		if (text[at] >= 'A' && text[at] <= 'Z')
 			text[at] |= 0x20;
+		else if (text[at] == '@')
+			result = -1;
 	}
-	return 0;
+	return result;
 }
 
 /*
  * The length of a path without its query. -1: servers may read it otherwise than it is written (no slash at its beginning,
- * escapes, dot segments, empty segments, backslashes, bytes beyond ASCII), so that no pattern tells which one is meant.
+ * escapes, parameters, dot segments, empty segments, backslashes, bytes beyond ASCII), so that no pattern tells which one is
+ * meant.
  */
 static __noinline int plain_path(const __u8 *text, __u32 length)
 {
@@ -85,7 +89,8 @@ static __noinline int plain_path(const __u8 *text, __u32 length)
 		byte = text[masked(i, TEXT_SIZE)];
 		if (byte == '?' || byte == '#')
 			return dots ? -1 : (int)i;
-		if (byte <= ' ' || byte >= 0x7f || byte == '%' || byte == '\\' || (byte == '/' && (last == '/' || dots)))
+		if (byte <= ' ' || byte >= 0x7f || byte == '%' || byte == ';' || byte == '\\' ||
+		    (byte == '/' && (last == '/' || dots)))
 			return -1;
 		dots = byte == '.' && (last == '/' || dots) && dots < 2 ? dots + 1 : 0;
 		last = byte;
@@ -110,8 +115,8 @@ static __always_inline int classify(const struct judging *judging, const struct 
 		known->doubt = REASON_HEADER_TOO_LONG;
 		return 0;
 	}
-	if (index == STRING_HOST)
-		fold_case(block->text, length);
+	if (index == STRING_HOST && fold_host(block->text, length))
+		known->doubt = REASON_HOST_NOT_NORMAL;
 	if (index == STRING_PATH) {
 		plain = plain_path(block->text, length);
 		if (plain < 0)

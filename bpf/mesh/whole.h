@@ -123,6 +123,10 @@ __noinline __u32 certain_bytes(struct sk_msg_md *msg, const struct reading *read
 		if (half->direction.held_count > 1 || half->direction.block_stream)
 			return 0;
 		return certain_frame(msg, sk, growth, half->direction.held_count);
+	case HTTP2_PRIORITY:
+		if (half->direction.block_stream)
+			return 0;
+		fallthrough;
 	case HTTP2_DATA:
 	case HTTP2_SKIP:
 	case HTTP2_SETTINGS:

@@ -32,7 +32,7 @@ enum reason {
 	REASON_FRAME_SIZE = 21,		/* a frame longer than its type or SETTINGS_MAX_FRAME_SIZE's maximum allows */
 	REASON_FRAME_ORDER = 22,	/* CONTINUATION missing or out of place, or no SETTINGS first (RFC 9113 3.4, 6.10) */
 	REASON_FRAME_PADDING = 23,	/* padding longer than the frame */
-	REASON_FRAME_STREAM = 24,	/* a frame on a stream identifier that its type may not have */
+	REASON_FRAME_STREAM = 24,	/* a frame on a stream identifier that its type may not have, or that depends on itself */
 	REASON_BLOCK_TOO_LARGE = 25,	/* a header block beyond HEADER_BLOCK_SIZE */
 	REASON_HPACK_TRUNCATED = 26,	/* a header block ends within a field */
 	REASON_HPACK_INTEGER = 27,	/* an integer beyond 32 bits */
@@ -51,6 +51,7 @@ enum reason {
 	REASON_CANNOT_REFUSE = 38,	/* the denied request has no part that could be changed, or no gRPC server may refuse it */
 	REASON_EXISTING = 39,		/* the connection is older than the policies for its calls */
 	REASON_HEADERS_FLAGS = 40,	/* a request's frames of headers are padded, or flagged as no frame of headers is */
+	REASON_HOST_NOT_NORMAL = 41,	/* user information before the host: servers may leave it out */
 	REASON_MAX
 };
 

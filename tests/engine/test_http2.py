@@ -90,6 +90,10 @@ REFUSED = [
     (frame(DATA, 0, 0, b"x"), "FRAME_STREAM"),
     (frame(HEADERS, END_HEADERS, 0, POST), "FRAME_STREAM"),
     (frame(PRIORITY, 0, 0, bytes(5)), "FRAME_STREAM"),
+    (frame(PRIORITY, 0, 1, bytes(4)), "FRAME_SIZE"),
+    (frame(PRIORITY, 0, 1, bytes(6)), "FRAME_SIZE"),
+    (frame(PRIORITY, 0, 3, b"\x80\0\0\x03\x0f"), "FRAME_STREAM"),
+    (frame(HEADERS, END_HEADERS | HAS_PRIORITY, 3, b"\0\0\0\x03\x0f\x83"), "FRAME_STREAM"),
     (frame(RST_STREAM, 0, 0, bytes(4)), "FRAME_STREAM"),
     (frame(RST_STREAM, 0, 1, bytes(5)), "FRAME_SIZE"),
     (frame(SETTINGS, 0, 1), "FRAME_STREAM"),
@@ -143,7 +147,7 @@ def test_forms_that_are_rare(engine: Engine, size: int) -> None:
         + frame(CONTINUATION, END_HEADERS | END_STREAM, 3 | RESERVED, POST)  # END_STREAM is no flag of CONTINUATION
         + frame(HEADERS, END_HEADERS | PADDED | END_STREAM, 5, padding)
         + frame(HEADERS, END_HEADERS | PADDED, 7, bytes([255]) + bytes(255))
-        + frame(PRIORITY, 0xFF, 1, b"")
+        + frame(PRIORITY, 0xFF, 1, bytes(5))
         + frame(0x77, 0xFF, 9, b"x" * 100)
         + frame(DATA, 0, 1)
         + frame(DATA, PADDED, 1, bytes([255]) + bytes(255))

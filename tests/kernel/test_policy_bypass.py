@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -134,6 +135,8 @@ ALLOWED_REQUESTS = {
     "padding that is read": [],
     "flags without a meaning": [],
     "continuation with padding": [],
+    "stream that depends on itself": [],
+    "priority of itself": [],
 }
 
 
@@ -144,7 +147,7 @@ def test_no_way_round(trial: Trial, name: str, managed: bool) -> None:
     given = trial.make(name, managed=managed)
     forbidden = FORBIDDEN.decode()
     normal = [each.split(" ")[1] if " " in each else each for each in given]
-    normal = ["/" + each.partition("?")[0].replace("%2f", "/").replace("//", "/").lstrip("/") for each in normal]
+    normal = ["/" + re.split("[?;]", each)[0].replace("%2f", "/").replace("//", "/").lstrip("/") for each in normal]
     assert forbidden not in normal, given
     assert not any(".." in each for each in given), given
     if name in ALLOWED_REQUESTS:

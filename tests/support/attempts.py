@@ -221,6 +221,23 @@ def without_a_leading_slash(connection: socket.socket) -> None:
 
 
 @attempt
+def with_a_parameter(connection: socket.socket) -> None:
+    put(connection, OPENING + headers(block(FORBIDDEN + b";a=b")))
+
+
+@attempt
+def stream_that_depends_on_itself(connection: socket.socket) -> None:
+    """Servers pass the block over, or read what follows the five bytes as frames; so the path does not matter."""
+    content = struct.pack("!IB", 1, 15) + block(ALLOWED)
+    put(connection, OPENING + headers(content, flags=END_HEADERS | END_STREAM | PRIORITY))
+
+
+@attempt
+def priority_of_itself(connection: socket.socket) -> None:
+    put(connection, OPENING + frame(2, 0, 1, struct.pack("!IB", 1, 15)) + headers(block(ALLOWED)))
+
+
+@attempt
 def empty_segment(connection: socket.socket) -> None:
     put(connection, OPENING + headers(block(b"//secret.Svc/Get")))
 
