@@ -112,6 +112,7 @@ class Maker:
         makers: dict[str, Callable[[], str]] = {
             "request.headers[x-user]": lambda: near(self.random, USERS),
             "request.headers[X-Role]": lambda: near(self.random, USERS),
+            "request.headers[Host]": lambda: near(self.random, HOSTS[:4]),
             "source.ip": self.block,
             "remote.ip": self.block,
             "destination.ip": self.block,

@@ -53,8 +53,9 @@ def header(name: str, **more: Any) -> Match:
     return lambda pattern: {"header": {"name": name, "string_match": text(pattern, **more)}}
 
 
-def host(pattern: str) -> Made:
-    return header(":authority")(pattern) if pattern == "*" else header(":authority", ignore_case=True)(pattern)
+def host(name: str) -> Match:
+    """`name`: `:authority`, or `host`, by which Envoy finds the same."""
+    return lambda pattern: (header(name) if pattern == "*" else header(name, ignore_case=True))(pattern)
 
 
 def path(pattern: str) -> Made:
@@ -75,7 +76,12 @@ SOURCES: Mapping[str, Match] = {
     "ipBlocks": block("direct_remote_ip"),
     "remoteIpBlocks": block("remote_ip"),
 }
-OPERATIONS: Mapping[str, Match] = {"hosts": host, "ports": port, "methods": header(":method"), "paths": path}
+OPERATIONS: Mapping[str, Match] = {
+    "hosts": host(":authority"),
+    "ports": port,
+    "methods": header(":method"),
+    "paths": path,
+}
 OF_CALLERS: Mapping[str, Match] = {
     "source.ip": block("direct_remote_ip"),
     "remote.ip": block("remote_ip"),
@@ -122,7 +128,9 @@ def rule(fields: Mapping[str, Any]) -> Made:
         key = each["key"]
         named = re.fullmatch(r"request\.headers\[(.+)\]", key)
         if named:
-            what += PERMISSIONS.values(each, "values", header(named[1].lower()))
+            name = named[1].lower()
+            # zerohop compares hosts without regard to case under this name, too; Istio byte by byte.
+            what += PERMISSIONS.values(each, "values", host(name) if name == "host" else header(name))
         elif key in OF_CALLERS:
             who += PRINCIPALS.values(each, "values", OF_CALLERS[key])
         else:

@@ -120,7 +120,7 @@ def _header_in(key: str) -> str | None:
 
 
 def header_of(condition: Condition) -> str | None:
-    """The header that a condition asks for; `host` for :authority, too, as Envoy has it."""
+    """The header that a condition asks for. `host` is the attribute of hosts: it stands for :authority, too."""
     return _header_in(condition.key)
 
 
@@ -171,7 +171,12 @@ def ports(rules: Iterable[Rule]) -> Iterator[int]:
 
 
 def _folded(values: Values) -> Values:
-    return Values(tuple(map(str.lower, values.any_of)), tuple(map(str.lower, values.none_of)))
+    return Values(tuple(map(_fold_case, values.any_of)), tuple(map(_fold_case, values.none_of)))
+
+
+def _fold_case(text: str) -> str:
+    """ASCII letters become small ones, as in the kernel."""
+    return text.encode().lower().decode()
 
 
 Part = tuple[dict[int, Test], bool]
