@@ -13,7 +13,10 @@ from zerohop.config.policies import Action, AuthorizationPolicy, Caller, Conditi
 
 @dataclass(frozen=True)
 class Request:
-    """`workload`: the client's, None outside the mesh. `http`: method, path, host; None on a port that is not HTTP."""
+    """`workload`: the client's, None outside the mesh. `http`: method, path, host; None on a port that is not HTTP.
+
+    The path is one that servers read alike, maybe with a query; `headers` have no `host`.
+    """
 
     workload: Workload | None
     source: str
@@ -91,6 +94,11 @@ class Semantics:
             return False
         return not allowing or self.first(allowing, request)
 
+    def asks_for_paths(self, destination: Workload, port: int) -> bool:
+        """Whether any policy does."""
+        applicable = [each for action in Action for each in self.applicable(destination, port, action, dry_run=True)]
+        return any(each.paths for policy in applicable for rule in policy.rules for each in rule.operations)
+
     def audited(self, destination: Workload, request: Request) -> bool:
         return self.first(self.applicable(destination, request.port, Action.AUDIT), request)
 
@@ -129,7 +137,7 @@ class Semantics:
         method, path, host = request.http
         return (
             holds(operation.methods, lambda each: matches_text(each, method))
-            and holds(operation.paths, lambda each: matches_text(each, path, path=True))
+            and holds(operation.paths, lambda each: matches_text(each, re.split("[?#]", path)[0], path=True))
             and holds(operation.hosts, lambda each: matches_text(each.lower(), host.lower()))
         )
 
@@ -139,6 +147,9 @@ class Semantics:
         if found:
             if request.http is None:
                 return denies
+            if found[1] == "host":  # for Envoy another name of :authority; compared here as `hosts` are
+                host = request.http[2].lower()
+                return holds(condition.values, lambda each: matches_text(each.lower(), host))
             value = request.headers.get(found[1])
             return holds(condition.values, lambda each: matches_text(each, value))
         texts = {"source.principal": principal, "source.namespace": namespace, "destination.port": str(request.port)}

@@ -24,7 +24,8 @@ IPPROTO_MPTCP = 262
 
 
 def tell(**found: str) -> None:
-    print(json.dumps(found), flush=True)
+    # In one piece: connections have threads.
+    print(json.dumps(found) + "\n", end="", flush=True)
 
 
 class Connection:

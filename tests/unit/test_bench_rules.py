@@ -13,7 +13,7 @@ from zerohop.bench.account import require_decided, require_refused
 from zerohop.bench.rules import CALLERS, RULES_PER_POLICY, Rule, decider, rule_documents, rules
 from zerohop.bench.workloads.base import service_document, workload_documents
 from zerohop.compiler import compile_tables
-from zerohop.compiler.policies import TERMINAL, Attribute, compile_policies
+from zerohop.compiler.policies import TERMINAL, compile_policies
 from zerohop.compiler.policies.walk import Call, walk
 from zerohop.config import load
 from zerohop.errors import ZerohopError
@@ -35,8 +35,8 @@ def test_the_last_rule_and_no_other_allows_the_calls(count: int, tmp_path: Path)
     assert destination.layer7
 
     def decided(client: str, path: str, **headers: str) -> tuple[str, int] | None:
-        strings = {Attribute.METHOD: "POST", Attribute.PATH: path, Attribute.HOST: "127.0.0.1"}
-        call = Call(identity=tables.identities[client], port=PORT, strings=strings, headers=headers)
+        fields = ((":method", "POST"), (":path", path), (":authority", "127.0.0.1"), *headers.items())
+        call = Call(identity=tables.identities[client], port=PORT, fields=fields)
         end = walk(
             destination.allow, destination, call,
             lambda *key: tables.edges.get(key), tables.nodes.get,

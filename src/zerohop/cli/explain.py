@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 OUTSIDE = "outside"
 
+# Why nobody can tell what the kernel would compare.
+DOUBTS = {
+    "header_repeated": "a field that policies ask for is there twice",
+    "header_too_long": "a field that policies ask for is longer than 1,024 bytes",
+    "path_not_normal": "servers may read the path otherwise than it is written, so no pattern tells which one is meant",
+}
+
 
 @click.command(
     epilog="""\b
@@ -55,26 +62,28 @@ def command(
 ) -> None:
     """Say whether a call is allowed, by which rule of which policy, and what would have to change."""
     require_root("explain")
-    from zerohop.compiler.policies import Attribute
     from zerohop.kernel.datapath import DataPath
     from zerohop.kernel.policies import Judge
 
     context: Context = ctx.obj
     addresses = (_address(source_ip, "--source-ip"), _address(destination_ip, "--destination-ip"))
-    strings: dict[int, str] = {}
+    fields: list[tuple[str, str]] = []
     if method is not None:
-        strings = {Attribute.METHOD: verb, Attribute.PATH: method}
+        fields += [(":method", verb), (":path", method)]
         if host is not None:
-            strings[Attribute.HOST] = host
+            fields.append((":authority", host))
+        fields += map(_header, headers)
     elif host is not None or headers:
         raise click.UsageError("--host and --header are of calls: name a --method, too")
     with DataPath.open(context.instance) as path:
         client = _client(path, source)
         server, port = _server(path, destination)
         with Judge(path) as judge:
-            judgement = judge.judge(client, server, port, addresses, strings, _headers(headers))
+            judgement = judge.judge(client, server, port, addresses, tuple(fields))
     verdict, audit, dry_run = judgement.verdict, judgement.audit, judgement.dry_run
     reason = _reason(verdict, destination)
+    if verdict.doubt:
+        reason += "; the connection ends"
     if as_json:
         print_json(
             {
@@ -111,6 +120,8 @@ def _decider(verdict: Verdict) -> dict[str, Any]:
 def _reason(verdict: Verdict, destination: str) -> str:
     if verdict.open:
         return "the connection is allowed, its calls are judged one by one: name a --method"
+    if verdict.doubt:
+        return f"{verdict.doubt}: {DOUBTS[verdict.doubt]}"
     if verdict.policy is None:
         if verdict.allowed:
             return f"no policy denies it, and none says who may call {destination}"
@@ -120,19 +131,22 @@ def _reason(verdict: Verdict, destination: str) -> str:
 
 def _change(verdict: Verdict, source: str, method: str | None) -> list[str]:
     """What would turn the verdict."""
-    if verdict.allowed and verdict.policy is None:
+    from zerohop.compiler.policies.walk import plain_path
+
+    if verdict.doubt or (verdict.allowed and verdict.policy is None):
         return []
     if verdict.policy is not None:
         return [f"to change that, change {verdict.file} from line {verdict.line} on"]
     namespace, _, account = source.partition("/")
+    path = plain_path(method.encode(errors="surrogateescape")) if method else None
     lines = ["to allow it, a rule such as this one has to be in an ALLOW policy for the workload:"]
     if source == OUTSIDE:
-        lines += ["- to:" if method else "- {}"]
+        lines += ["- to:" if path else "- {}"]
     else:
         lines += [f"- from: [{{source: {{principals: ['*/ns/{namespace}/sa/{account}']}}}}]"]
-        lines += ["  to:"] if method else []
-    if method:
-        lines += [f"    - operation: {{paths: ['{method}']}}"]
+        lines += ["  to:"] if path else []
+    if path:
+        lines += [f"    - operation: {{paths: ['{path.decode()}']}}"]
     return lines
 
 
@@ -144,15 +158,11 @@ def _address(value: str, option: str) -> bytes:
     return parsed.packed if parsed.version == 6 else bytes(10) + b"\xff\xff" + parsed.packed
 
 
-def _headers(given: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for each in given:
-        name, equals, value = each.partition("=")
-        if not equals or not name:
-            raise click.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--header")
-        if found.setdefault(name.lower(), value) != value:
-            raise click.BadParameter(f"{name} is given twice: such a call is denied", param_hint="--header")
-    return found
+def _header(given: str) -> tuple[str, str]:
+    name, equals, value = given.partition("=")
+    if not equals or not name:
+        raise click.BadParameter(f"{given!r} is not NAME=VALUE", param_hint="--header")
+    return name.lower(), value
 
 
 def _client(path: DataPath, source: str) -> int:

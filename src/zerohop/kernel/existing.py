@@ -69,7 +69,7 @@ def reset_existing(path: DataPath, cgroups: Mapping[str, int]) -> int:
                     continue
                 client = callers.get((each.remote, each.local), 0)
                 addresses = (each.remote[0], each.local[0])
-                verdict = judge.judge(client, each.workload, each.local[1], addresses, {}, {}).verdict
+                verdict = judge.judge(client, each.workload, each.local[1], addresses).verdict
                 if not verdict.allowed or (verdict.open and not judge.observes_existing(each.workload)):
                     count += destroy(netns, each.family, each.local, each.remote, each.cookie)
     return count

@@ -8,12 +8,12 @@ import itertools
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from zerohop.compiler.policies import TERMINAL, Attribute, Automaton, Destination, PolicyTables
-from zerohop.compiler.policies.walk import Call, walk
+from zerohop.compiler.policies.walk import IN_DOUBT, Call, take_fields, walk
 from zerohop.config.policies import Existing, Unreadable
 from zerohop.kernel import libbpf
 from zerohop.kernel.datapath import DataPath
@@ -185,7 +185,10 @@ def _name(path: DataPath, tables: PolicyTables) -> list[int]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`policy` (`NS/NAME`) and `rule` (its index): what decided; None where no rule did. `open`: calls are judged."""
+    """`policy` (`NS/NAME`) and `rule` (its index): what decided; None where no rule did. `open`: calls are judged.
+
+    `doubt`: why nobody can tell, where the call is denied for that (`enum reason`).
+    """
 
     allowed: bool
     policy: str | None = None
@@ -193,11 +196,12 @@ class Verdict:
     file: str | None = None
     line: int | None = None
     open: bool = False
+    doubt: str | None = None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`audit`: who audits it. `dry_run`: the verdict if dry-run policies were in force, None where there are none."""
+    """`audit`: who audits it, or a doubt. `dry_run`: what it would be with dry-run policies, None without any."""
 
     verdict: Verdict
     audit: Verdict | None = None
@@ -223,49 +227,53 @@ class Judge:
 
     def judge(
         self, client: int, server: int, port: int, addresses: tuple[bytes, bytes],
-        strings: Mapping[int, str], headers: Mapping[str, str],
+        fields: tuple[tuple[str, str], ...] = (),
     ) -> Judgement:  # fmt: skip
-        """What becomes of a call, or, without strings, of a connection. Workloads by number; addresses of 16 bytes."""
+        """What becomes of a call, or, without fields, of a connection. Workloads by number; addresses of 16 bytes."""
         value = self._path.maps["policies"].get(self._path.layouts.struct("policy_key")(self._slot, server))
         if self._rows < 0 or value is None:
             return Judgement(Verdict(True))
         identity = self._row(client, _IDENTITY, 0)
-        call = Call(
+        connection = Call(
             identity=identity[0] if identity else 0,
             source=self._class(addresses[0]),
             destination=self._class(addresses[1]),
             port=port,
-            strings=strings,
-            headers=headers,
         )
         destination = _Pinned(value)
 
-        def end_of(root: int) -> int:
-            return walk(root, destination, call, self._edge, self._node)
+        def ends(call: Call, *roots: int) -> list[int]:
+            return [walk(each, destination, call, self._edge, self._node) for each in roots]
 
-        audit = end_of(value.audit) if value.audit else 0
-        auditor = self._verdict(audit) if audit & TERMINAL else None
+        call = replace(connection, fields=fields)
+        if not self._decided(ends(connection, value.deny, value.allow)).allowed:
+            call = connection  # no call is made on it
+        doubt = take_fields(destination, call, self._edge, self._node).doubt
+        audit = ends(call, value.audit)[0] if value.audit else 0
+        auditor = self._verdict(audit, doubt) if audit & TERMINAL else None
         return Judgement(
-            self._decided([end_of(value.deny), end_of(value.allow)]),
-            auditor if auditor and auditor.policy else None,
-            self._decided([end_of(value.dry_deny), end_of(value.dry_allow)]) if value.dry_deny else None,
+            self._decided(ends(call, value.deny, value.allow), doubt),
+            auditor if auditor and (auditor.policy or auditor.doubt) else None,
+            self._decided(ends(call, value.dry_deny, value.dry_allow), doubt) if value.dry_deny else None,
         )
 
-    def _decided(self, ends: list[int]) -> Verdict:
+    def _decided(self, ends: list[int], doubt: str | None = None) -> Verdict:
         """By where the diagrams of what denies and what allows have ended."""
         decisive = next((end for end in ends if end & TERMINAL and end & _DENY), None)
         if decisive is None:
             if not all(end & TERMINAL for end in ends):
                 return Verdict(True, open=True)
             decisive = ends[1]
-        return self._verdict(decisive)
+        return self._verdict(decisive, doubt)
 
     def observes_existing(self, server: int) -> bool:
         """Whether calls on connections from before the policies may pass."""
         value = self._path.maps["policies"].get(self._path.layouts.struct("policy_key")(self._slot, server))
         return value is None or bool(value.observe_existing)
 
-    def _verdict(self, end: int) -> Verdict:
+    def _verdict(self, end: int, doubt: str | None) -> Verdict:
+        if end == IN_DOUBT:
+            return Verdict(False, doubt=doubt)
         allowed, number = not end & _DENY, end & ~(TERMINAL | _DENY)
         decision = self._row(number, _DECISION, 0)
         if decision is None:
