@@ -186,3 +186,12 @@ def test_explain(mesh_factory: MeshFactory) -> None:
     text = mesh.run(*words).stdout
     assert "AUDIT: rule 1 of t/watched" in text
     assert "dry run: DENY: rule 0 of t/not-eve" in text
+
+    # As the kernel reports it: nobody can tell, so no rule is named, and the dry run denies.
+    words[-3:] = ["/test.Echo/Five", "--header", "x-user=ann", "--header", "x-user=ann"]
+    found = json.loads(mesh.run(*words, "--json").stdout)
+    nobody = {**decider(None, None), "file": None, "line": None}
+    assert (found["verdict"], found["audit"], found["dry_run"]) == ("ALLOW", nobody, {"verdict": "DENY", **nobody})
+    text = mesh.run(*words).stdout
+    assert "AUDIT: header_repeated: " in text
+    assert "dry run: DENY: header_repeated: " in text
