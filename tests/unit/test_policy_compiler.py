@@ -314,6 +314,8 @@ PLAIN_PATHS: Mapping[bytes, bytes | None] = {
     b"?/t.T/Good": None,
     b"http://a/t.T/Good": None,
     b"/t.T/%42ad": None,
+    b"/t.T/Bad;x": None,
+    b"/t.T/Good?a;b": b"/t.T/Good",
     b"/t.T\\Bad": None,
     b"//t.T/Bad": None,
     b"/t.T//Bad": None,
@@ -368,6 +370,7 @@ EVE = rule(to=[Operation(paths=Values(("/t.T/*",)))], when=[Condition("request.h
         (EVIL, [(":path", "/t.T/Good"), ("host", "eviL.X")], False, None),
         (EVIL, [(":path", "/t.T/Good"), ("host", "good.x"), (":authority", "good.x")], None, "header_repeated"),
         (EVIL, [(":path", "/t.T/Good"), ("host", "\udcff")], True, None),
+        (EVIL, [(":path", "/t.T/Good"), (":authority", "a@evil.x")], None, "host_not_normal"),
     ],
 )
 def test_doubts(denied: Rule, fields: list[Field], allowed: bool | None, doubt: str | None) -> None:

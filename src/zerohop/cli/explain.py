@@ -21,6 +21,7 @@ DOUBTS = {
     "header_repeated": "a field that policies ask for is there twice",
     "header_too_long": "a field that policies ask for is longer than 1,024 bytes",
     "path_not_normal": "servers may read the path otherwise than it is written, so no pattern tells which one is meant",
+    "host_not_normal": "servers may leave out what stands before the '@', or not",
 }
 
 

@@ -21,13 +21,14 @@ IN_DOUBT: Final = TERMINAL | 0x60000000
 HEADER_REPEATED: Final = "header_repeated"
 HEADER_TOO_LONG: Final = "header_too_long"
 PATH_NOT_NORMAL: Final = "path_not_normal"
+HOST_NOT_NORMAL: Final = "host_not_normal"
 
 # Bytes of a name or value that the kernel looks at (bpf/shared/bounds.h).
 TEXT_SIZE: Final = 1024
 
 _PSEUDO: Final = {":method": Attribute.METHOD, ":path": Attribute.PATH, ":authority": Attribute.HOST}
 _QUERY: Final = re.compile(rb"[?#]")
-_NOT_PLAIN: Final = re.compile(rb"[^!-~]|[%\\]|//|/\.\.?(?:/|\Z)")
+_NOT_PLAIN: Final = re.compile(rb"[^!-~]|[%;\\]|//|/\.\.?(?:/|\Z)")
 
 
 class Diagram(Protocol):
@@ -94,6 +95,8 @@ def take_fields(destination: Diagram, call: Call, edge: Edge, node: Node) -> Tak
             doubts[attribute] = HEADER_TOO_LONG
         elif compared is None:
             doubts[attribute] = PATH_NOT_NORMAL
+        elif attribute == Attribute.HOST and b"@" in text:
+            doubts[attribute] = HOST_NOT_NORMAL
         else:
             compared = compared.lower() if attribute == Attribute.HOST else compared
             classes[attribute] = class_of(automaton, compared, edge, node)
