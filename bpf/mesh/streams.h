@@ -80,15 +80,17 @@ static __always_inline void record_connection(struct bpf_sock_ops *ctx, const st
 /* The last end has closed. `was_read`: the engine began to read it, so that its opening is not counted yet. */
 static __noinline int count_closed(struct bpf_sock_ops *ctx, struct connection *conn, __u64 id, int was_read)
 {
-	struct tcp_series *row = conn ? tcp_row_of(conn) : NULL;
+	struct tcp_series *row;
 
-	if (!row)
+	if (!conn)
 		return 0;
-	/* Closing hooks may interrupt each other. */
-	__sync_fetch_and_add(&row->opened, was_read);
-	__sync_fetch_and_add(&row->closed, 1);
-	__sync_fetch_and_add(&row->sent_bytes, conn->ends[ROLE_CLIENT].sent_bytes);
-	__sync_fetch_and_add(&row->received_bytes, conn->ends[ROLE_SERVER].sent_bytes);
+	row = tcp_row_of(conn);
+	if (row) {
+		__sync_fetch_and_add(&row->opened, was_read);
+		__sync_fetch_and_add(&row->closed, 1);
+		__sync_fetch_and_add(&row->sent_bytes, conn->ends[ROLE_CLIENT].sent_bytes);
+		__sync_fetch_and_add(&row->received_bytes, conn->ends[ROLE_SERVER].sent_bytes);
+	}
 	record_connection(ctx, conn, id);
 	return 0;
 }

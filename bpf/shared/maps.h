@@ -195,10 +195,10 @@ struct {
 	__type(value, __u64);
 } open_calls SEC(".maps");
 
+/* Two updates a connection, so one row for all CPUs, whose memory is there. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, MAX_TCP_SERIES);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct tcp_series_key);
 	__type(value, struct tcp_series);
 } tcp_series SEC(".maps");

@@ -61,7 +61,7 @@ struct tcp_series_key {
 	__u32 protocol; /* as declared: enum protocol */
 };
 
-/* Per CPU; bytes are counted at close. */
+/* Bytes are counted at close. */
 struct tcp_series {
 	__u64 opened;
 	__u64 closed;

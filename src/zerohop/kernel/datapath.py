@@ -73,7 +73,7 @@ INHERITED: Final = ("dials",)
 SHARED_BY_BUILDS: Final = ("connections", "cgroups")
 GROWING: Final = frozenset({"settings"})
 GRPC_STATUS_NONE: Final = 255  # bpf/shared/telemetry.h
-PER_CPU: Final = frozenset({"counters", "series", "tcp_series", "flow_counts"})
+PER_CPU: Final = frozenset({"counters", "series", "flow_counts"})
 # Of these every CPU has a part of its own, of as many entries as the object says.
 BY_CPU: Final = ("flows", "scratches")
 PROGRAMS: Final = (

@@ -260,12 +260,10 @@ def read_streams(path: DataPath, names: Names | None = None) -> list[Streams]:
     key_type, series = path.layouts.struct("tcp_series_key"), path.layouts.struct("tcp_series")
     fields = [name for name, *_ in series._fields_]
     rows = []
-    for key, content in walk(path.maps["tcp_series"], key_type, cpus=possible_cpus()):
-        numbers = content.cast("Q")
-        sums: dict[str, Any] = {name: sum(numbers[index :: len(fields)]) for index, name in enumerate(fields)}
+    for key, content in walk(path.maps["tcp_series"], key_type):
         labels = _labels((key.source, key.destination, key.service, 0, key.protocol), names)
         labels.pop("method")
-        rows.append(Streams(**labels, **sums))
+        rows.append(Streams(**labels, **dict(zip(fields, content.cast("Q"), strict=True))))
     return rows
 
 
