@@ -14,6 +14,7 @@ static __noinline int take_reference(const struct hpack_table *table, struct scr
 	if (!known || !hpack_next_short(table, block, &name, &value))
 		return 0;
 	hear(&scratch->heard, name, value);
+	note_order(&scratch->judging, name);
 	take_known(&scratch->judging, known);
 	if (name == NAME_PATH) {
 		block->form = FORM_INDEXED;
@@ -47,9 +48,12 @@ static __noinline int decode_judged(struct reading *reading, struct scratch *scr
 		result = hpack_next(table, block, &kept->texts);
 		if (result <= 0)
 			return result;
-		hear(&scratch->heard, block->name, block->value);
-		if (policy && block->form != FORM_SIZE_UPDATE)
-			judge_field(&scratch->judging, policy, block, kept);
+		if (likely(block->form != FORM_SIZE_UPDATE)) {
+			hear(&scratch->heard, block->name, block->value);
+			note_order(&scratch->judging, block->name);
+			if (policy)
+				judge_field(&scratch->judging, policy, block, kept);
+		}
 		if (unlikely(rewrites))
 			rewrite_field(table, &scratch->rewrite, block, start);
 	}
@@ -215,6 +219,8 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 	result = decode_judged(reading, scratch, policy, kept);
 	if (result)
 		return result;
+	if (unlikely(scratch->judging.order & ORDER_LATE))
+		return -REASON_HEADERS_ORDER;
 	last->length = 0;
 	if (!is_new_stream(reading, scratch->pass.stream) || !(scratch->pass.stream & 1)) {
 		/* Trailers: they ask for nothing, and a stream that ended may not begin again. */

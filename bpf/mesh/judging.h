@@ -173,6 +173,15 @@ static __always_inline void take_known(struct judging *judging, const struct kno
 	judging->classes.of[index] = known->class;
 }
 
+/* RFC 9113 section 8.3: pseudo-headers stand before all others. */
+static __always_inline void note_order(struct judging *judging, __u32 name)
+{
+	if (name == NAME_OTHER || name > NAME_PSEUDO)
+		judging->order |= ORDER_REGULAR;
+	else if (unlikely(judging->order))
+		judging->order |= ORDER_LATE;
+}
+
 /* What is known of the table's fields is of the generation by which the call is judged. */
 static __noinline int begin_known(struct client_texts *kept, __u32 generation)
 {

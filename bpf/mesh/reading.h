@@ -186,12 +186,17 @@ struct client_texts {
 /* The kernel's allocator has sizes of powers of two from a page on. */
 _Static_assert(sizeof(struct client_texts) <= 8000, "what is kept for judging has to fit two pages");
 
+#define ORDER_REGULAR 1 /* a field that is no pseudo-header was there */
+#define ORDER_LATE 2	/* and a pseudo-header after it */
+
 /* A call that is judged. */
 struct judging {
 	__u32 generation;
 	__u32 doubt;  /* enum reason: why nobody can tell what it asks for; 0: one can */
 	__u32 doubts; /* in which attributes, a bit each */
 	__u32 seen;   /* attributes, a bit each */
+	__u32 order;  /* ORDER_REGULAR, ORDER_LATE */
+	__u32 reserved;
 	__u32 denied;
 	__u32 decider;
 	struct reports reports;

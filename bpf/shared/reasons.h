@@ -52,6 +52,7 @@ enum reason {
 	REASON_EXISTING = 39,		/* the connection is older than the policies for its calls */
 	REASON_HEADERS_FLAGS = 40,	/* a request's frames of headers are padded, or flagged as no frame of headers is */
 	REASON_HOST_NOT_NORMAL = 41,	/* user information before the host: servers may leave it out */
+	REASON_HEADERS_ORDER = 42,	/* a pseudo-header after others: servers take it, leave it out, or refuse the request */
 	REASON_MAX
 };
 

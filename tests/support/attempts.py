@@ -196,6 +196,12 @@ def late_pseudo_header(connection: socket.socket) -> None:
 
 
 @attempt
+def late_host(connection: socket.socket) -> None:
+    """Some servers leave it out; so the path does not matter."""
+    put(connection, OPENING + headers(BEGIN[:2] + literal(b":path", ALLOWED) + END + literal(b":authority", b"a")))
+
+
+@attempt
 def not_grpc(connection: socket.socket) -> None:
     put(connection, OPENING + headers(b"\x82\x86" + literal(b":path", FORBIDDEN)))
 
