@@ -329,9 +329,7 @@ def test_a_connection_counts_for_the_service_that_was_dialled(local: Any) -> Non
     scene.dial("240.0.0.11", 5, PORT + 1)
     with DataPath.open(scene.mesh.instance) as path:
         names = {key.value: text(value.name) for key, value in path.maps["services"].items()}
-        counted = {
-            names[key.service]: sum(each.opened for each in rows) for key, rows in path.maps["tcp_series"].items()
-        }
+        counted = {names[key.service]: row.opened for key, row in path.maps["tcp_series"].items()}
     assert counted == {"server": 3, "twin": 5}
 
 
