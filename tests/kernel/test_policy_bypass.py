@@ -39,8 +39,6 @@ POLICY = policy(
     app="server",
 )
 SERVICE = service("server", PORT)
-
-
 AT_ONCE = 4
 
 

@@ -25,7 +25,7 @@ MADE = BURSTS * METHODS
 
 # Each connection is closed with as many calls in flight, of methods that nobody has called before.
 CLIENT = """
-import sys, time
+import sys
 sys.path.insert(0, sys.argv[1])
 from attempts import OPENING, block, connect, headers, put
 bursts, methods = int(sys.argv[3]), int(sys.argv[4])
