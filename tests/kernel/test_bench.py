@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,10 @@ class Bench:
 
     temporary: Path
     mark: str
+    pids: list[int] = field(default_factory=list)
 
     def start(self, *options: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-P", "-m", "zerohop", "bench", *options],
             env=os.environ | {"ZEROHOP_TEST_MARK": self.mark, "TMPDIR": str(self.temporary)},
             stdout=subprocess.PIPE,
@@ -71,6 +72,8 @@ class Bench:
             # A test run in the background has SIGINT ignored, and its children inherit that.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
         )
+        self.pids.append(process.pid)
+        return process
 
     def run(self, *options: str, seconds: float = 0.1) -> dict[str, Any]:
         bench = self.start(*options, "--seconds", str(seconds), "--json", "-")
@@ -92,29 +95,27 @@ class Bench:
         return found
 
 
-def leftovers() -> set[str]:
-    """Everything by which a bench could be recognised that had not been cleaned up."""
+def leftovers(*pids: int) -> set[str]:
+    """What benches with these process numbers have made and not removed: the demo, beside us, makes such things too."""
     mount = cgroup2_mount(Path("/proc/self/mountinfo").read_text())
     assert mount is not None
     places = [
-        (mount, "zerohop-bench-*"),
-        (mount / "zerohop", "bench-*"),
-        (Path("/sys/fs/bpf/zerohop"), "bench-*"),
+        (mount, "zerohop-bench-{}-*"),
+        (mount / "zerohop", "bench-{}-*"),
+        (Path("/sys/fs/bpf/zerohop"), "bench-{}-*"),
     ]
-    found = {str(path) for folder, pattern in places for path in folder.glob(pattern)}
-    return found | {str(path) for path in Path("/run/netns").glob("*bench*")}
+    return {str(path) for pid in pids for folder, pattern in places for path in folder.glob(pattern.format(pid))}
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    before = leftovers()
     bench = Bench(tmp_path, f"mark-{uuid.uuid4()}")
     yield bench
     deadline = time.monotonic() + 5  # A killed process is listed until its new parent has waited for it.
     while bench.processes() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert bench.processes() == set()
-    assert leftovers() <= before
+    assert leftovers(*bench.pids) == set()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -293,30 +294,27 @@ def refused(plan: Plan, why: str) -> None:
 
 
 def test_direct_is_never_compared_with_direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = leftovers()
     monkeypatch.setattr(WORKLOADS["pingecho"], "configuration", lambda port: workload_documents(shortcut="Disabled"))
     plan = make_plan(workloads=["pingecho"], topologies=["loopback"], placements=["same"], seconds=0.05)
     with pytest.raises(ZerohopError, match=r"mode zerohop: no connection of pingecho was short-cut.*reasons: \{'"):
         run_plan(plan, Quiet())
-    assert leftovers() <= before
+    assert leftovers(os.getpid()) == set()
 
 
 def test_an_engine_that_sees_nothing_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connections are short-cut, but their port is not declared: figures would look like a free engine."""
-    before = leftovers()
     monkeypatch.setattr(WORKLOADS["grpc"], "configuration", lambda port: workload_documents(shortcut="Always"))
     plan = make_plan(workloads=["grpc"], cases=["1"], topologies=["loopback"], placements=["same"], modes=["engine"])
     refused(plan, r"mode engine: the client made \d+ calls \(grpc 0\).*counted none")
-    assert leftovers() <= before
+    assert leftovers(os.getpid()) == set()
 
 
 def test_calls_that_another_rule_allows_are_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     """They would be judged, but not by the rules that the case is about."""
-    before = leftovers()
     monkeypatch.setattr(WORKLOADS["policy"], "policies", lambda case: policy_document())
     plan = make_plan(workloads=["policy"], cases=["1"], topologies=["loopback"], placements=["same"], modes=["policy"])
     refused(plan, r"rule 0 of bench/rules-00000.*'ALLOW bench/callers 0'")
-    assert leftovers() <= before
+    assert leftovers(os.getpid()) == set()
 
 
 def test_calls_that_fail_are_no_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
