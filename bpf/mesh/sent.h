@@ -164,10 +164,13 @@ static __always_inline int choose_portion(struct sk_msg_md *msg, const struct sk
 	return 0;
 }
 
-/* The sender hook reads a message, or its beginning. Returns for how many bytes the verdict is; 0: it reads no more; -1:
- * it can read no more, and no byte may pass unread. What it leaves to the receiver's hook is not to go past TCP. */
+/*
+ * The sender hook reads a message, or its beginning. `early`: it may be queued before one that was read before it. Returns
+ * for how many bytes the verdict is; 0: it reads no more; -1: it can read no more, and no byte may pass unread. What it
+ * leaves to the receiver's hook is not to go past TCP.
+ */
 static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_msg *kern, const struct connection *conn,
-				       __u64 id, __u32 role, __u32 *shortcut)
+				       __u64 id, __u32 role, int early, __u32 *shortcut)
 {
 	struct reading *reading = bpf_map_lookup_elem(&readings, &id);
 	const struct sock *sk = kern->sk;
@@ -180,6 +183,10 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 
 	if (!reading || reading->off)
 		return 0;
+	if (unlikely(early)) {
+		stop_reading(reading, REASON_WRITERS_OVERLAP);
+		return reading->judges ? -1 : 0;
+	}
 	half = &reading->halves[role];
 	if (unlikely(half->handed) && !take_back(reading, &conn->ends[ROLE_SERVER], write_seq))
 		goto leave;

@@ -14,6 +14,7 @@
 
 #include "mesh/connection.h"
 #include "mesh/sent.h"
+#include "mesh/writers.h"
 
 #define SOL_SOCKET 1
 #define SO_RCVBUF 8
@@ -224,6 +225,7 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	struct end *me, *peer;
 	struct sk_msg *kern;
 	__u32 size = msg->size, role, shortcut;
+	int early;
 	__s64 shown;
 
 	member = bpf_sk_storage_get(&memberships, msg->sk, NULL, 0);
@@ -239,18 +241,20 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 		__sync_fetch_and_add(&me->announced, 1);
 	kern = bpf_cast_to_kern_ctx(msg);
 	if (READ_ONCE(conn->leave_ns)) {
-		WRITE_ONCE(me->stopped, 1);
+		if (likely(!may_overtake(me, kern)))
+			WRITE_ONCE(me->stopped, 1);
 		if (unlikely(is_open(conn)))
 			may_pass_unread(conn, member->connection, kern->sk);
 		return unlikely(READ_ONCE(conn->broken)) ? SK_DROP : SK_PASS;
 	}
+	early = conn->observers[role] == OBSERVER_SENDER && may_overtake(me, kern);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
 	if (unlikely(READ_ONCE(conn->leave_ns))) {
 		/* Since just now: nobody has read this message, and nobody will. */
 		if (unlikely(is_open(conn)) && !may_pass_unread(conn, member->connection, kern->sk))
 			return SK_DROP;
 	} else if (conn->observers[role] == OBSERVER_SENDER) {
-		shown = read_sent(msg, kern, conn, member->connection, role, &shortcut);
+		shown = read_sent(msg, kern, conn, member->connection, role, early, &shortcut);
 		if (unlikely(shown < 0)) {
 			if (!may_pass_unread(conn, member->connection, kern->sk))
 				return SK_DROP;
@@ -270,8 +274,10 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 		shortcut = 0;
 	}
 	me->sent_bytes += size;
-	if (shortcut)
+	if (shortcut) {
 		me->shortcut_bytes += size;
+		note_redirect(me, kern);
+	}
 	if (me->carrier != shortcut) {
 		me->carrier = shortcut;
 		me->switches++;

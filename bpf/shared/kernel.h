@@ -181,9 +181,15 @@ struct bpf_sock_addr_kern {
 	struct sock *sk;
 };
 
+struct scatterlist {
+	unsigned long page_link;
+};
+
 struct sk_msg_sg {
 	__u32 start;
 	__u32 end;
+	__u32 size;
+	struct scatterlist data[1];
 };
 
 struct sk_msg {

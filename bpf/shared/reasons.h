@@ -53,6 +53,8 @@ enum reason {
 	REASON_HEADERS_FLAGS = 40,	/* a request's frames of headers are padded, or flagged as no frame of headers is */
 	REASON_HOST_NOT_NORMAL = 41,	/* user information before the host: servers may leave it out */
 	REASON_HEADERS_ORDER = 42,	/* a pseudo-header after others: servers take it, leave it out, or refuse the request */
+
+	REASON_WRITERS_OVERLAP = 43,	/* a message was written while another thread's was still on its way past TCP */
 	REASON_MAX
 };
 

@@ -86,11 +86,6 @@ def finished(rows: list[Calls]) -> list[Calls]:
     return [row for row in rows if row.ending != "open"]
 
 
-def unread(mesh: Mesh) -> dict[str, int]:
-    with DataPath.open(mesh.instance) as path:
-        return read_reading(path).unread
-
-
 def message(content: bytes) -> bytes:
     return struct.pack("!BI", 0, len(content)) + content
 
@@ -149,7 +144,7 @@ def test_the_announced_table_size_is_lowered_to_the_mirrors(mesh_factory: MeshFa
                 assert server.receive(len(expected)) == expected
                 send_in_pieces(server, settings(announced), size)
                 assert client.receive(len(expected)) == expected
-    assert unread(mesh) == {}
+    assert mesh.unread() == {}
 
 
 def test_a_header_block_in_many_frames_and_writes(mesh_factory: MeshFactory, place: str) -> None:
@@ -186,9 +181,9 @@ def test_a_header_block_beyond_the_limit_is_named(mesh_factory: MeshFactory, pla
         server.send(ANSWER)
         assert client.receive(len(ANSWER)) == ANSWER
         deadline = time.monotonic() + 5
-        while not unread(mesh) and time.monotonic() < deadline:
+        while not mesh.unread() and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert unread(mesh) == {"block_too_large": 1}
+        assert mesh.unread() == {"block_too_large": 1}
 
 
 def test_many_calls_at_a_time(mesh_factory: MeshFactory, place: str) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from support.machine import zerohop_script
+from zerohop.kernel.datapath import DataPath
+from zerohop.kernel.telemetry import read_reading
 
 READY_SECONDS = 30
 COMMAND_SECONDS = 60
@@ -168,6 +170,11 @@ class Mesh:
     def totals(self) -> dict[str, Any]:
         totals: dict[str, Any] = self.status()["totals"]
         return totals
+
+    def unread(self) -> dict[str, int]:
+        """Connections on layer-7 ports that are not read, or no further, by reason."""
+        with DataPath.open(self.instance) as path:
+            return read_reading(path).unread
 
     # The end
 
