@@ -101,18 +101,17 @@ def _build(folder: Path) -> None:
 
 
 def rust() -> list[str]:
-    return _of_cargo("rust")
+    return [str(_of_cargo() / "peer")]
 
 
 def tonic() -> list[str]:
-    return _of_cargo("tonic")
+    return [str(_of_cargo() / "tonic")]
 
 
-def _of_cargo(name: str) -> list[str]:
+def _of_cargo() -> Path:
     need("cargo", "cc")
-    folder = PEERS / name
-    sources = [folder / "Cargo.toml", *sorted((folder / "src").glob("*.rs"))]
-    return [str(_made(name, sources, _compile) / "peer")]
+    folder = PEERS / "rust"
+    return _made("rust", [folder / "Cargo.toml", *sorted(folder.glob("src/**/*.rs"))], _compile)
 
 
 def java() -> list[str]:
@@ -134,9 +133,9 @@ def _gather(folder: Path) -> None:
 
 
 def _compile(folder: Path) -> None:
-    (folder / "src").mkdir()
+    (folder / "src" / "bin").mkdir(parents=True)
     for each in folder.glob("*.rs"):
-        each.rename(folder / "src" / each.name)
+        each.rename(folder / "src" / ("bin" if each.name == "tonic.rs" else "") / each.name)
     target = folder / "target"
     result = _run([located("cargo"), "build", "--release", "--target-dir", str(target)], folder)
     if result.returncode != 0:
@@ -146,7 +145,8 @@ def _compile(folder: Path) -> None:
         if why:
             pytest.skip(f"needs Rust's crates: {why}")
         pytest.fail(f"cargo: exit status {result.returncode}\n{result.stderr}")
-    (target / "release" / "peer").rename(folder / "peer")
+    for name in ("peer", "tonic"):
+        (target / "release" / name).rename(folder / name)
     shutil.rmtree(target)
 
 

@@ -1,4 +1,4 @@
-//! A server of plain bytes on tonic, for denials: `peer serve HOST PORT` (../README.md).
+//! A server of plain bytes on tonic, for denials: `tonic serve HOST PORT` (../README.md).
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
