@@ -10,6 +10,7 @@ from pathlib import Path
 
 import sockets
 import traffic
+import writers
 import yaml
 
 from support import frames
@@ -70,8 +71,9 @@ def check(instance: str) -> dict[str, object]:
                 problems.append(f"the peer of who dialled {dialled} is {ends[0].getpeername()}")
             problems += converse(*ends, random.Random(traffic.SEED), where)
         problems += compare(ended(path, 2 * len(STREAMS)))
+        problems += writers.overlap(*sockets.pair(client, server, PORT))
         reading = read_reading(path)
-        if reading.recognised != {"http2": 2} or reading.unread:
+        if (reading.recognised, reading.unread) != ({"http2": 3}, {"writers_overlap": 1}):
             problems.append(f"not read as they should be: {reading}")
     cgroup.enter("/")
     lifecycle.remove(instance)
