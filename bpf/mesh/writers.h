@@ -14,7 +14,7 @@
 #include "shared/kernel.h"
 #include "shared/types.h"
 
-/* How often a hook looks whether it still is: some 50 us. Another CPU needs one or two, unless it is taken away. */
+/* How often a hook looks whether it still is: about 0.1 ms. Another CPU needs 1 or 2 us, unless it is taken away. */
 #define PATIENCE 4096
 
 #define elements_of(message) ((message)->sg.start | (message)->sg.end << 16)
