@@ -14,7 +14,7 @@
 #include "shared/kernel.h"
 #include "shared/types.h"
 
-/* How often a hook looks whether it still is: about 0.1 ms. Another CPU needs 1 or 2 us, unless it is taken away. */
+/* How often a hook looks whether it still is: 0.1 to 0.2 ms. Another CPU needs 1 or 2 us, unless it is taken away. */
 #define PATIENCE 4096
 
 #define elements_of(message) ((message)->sg.start | (message)->sg.end << 16)
