@@ -15,7 +15,7 @@ import pytest
 from support import network
 from support.mesh import Mesh, MeshFactory, workload
 from support.policies import policy, service
-from support.writers import PREFACE, SETTINGS, TURNS, ping
+from support.writers import OPENING, TURNS, ping
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -66,8 +66,8 @@ def overlap(start: Play) -> tuple[list[int], bytes]:
     go_on(client)
     client.wait(10)
     received = bytes.fromhex(said(server))
-    assert received.startswith(PREFACE + SETTINGS)
-    return outcome, received.removeprefix(PREFACE + SETTINGS)
+    assert received.startswith(OPENING)
+    return outcome, received.removeprefix(OPENING)
 
 
 def test_where_calls_are_judged_the_second_is_refused(mesh_factory: MeshFactory, netns: network.Namespace) -> None:
@@ -106,7 +106,7 @@ def test_threads_that_write_by_turns_are_carried(mesh_factory: MeshFactory, netn
     assert said(server) == "ready"
     client = start("turns")
     received = bytes.fromhex(said(server))
-    assert received == PREFACE + SETTINGS + b"".join(ping(number) for number in range(1, TURNS + 1))
+    assert received == OPENING + b"".join(ping(number) for number in range(1, TURNS + 1))
     assert client.wait(10) == 0
     totals = mesh.totals()
     assert totals["shortcut_bytes"] > len(received) // 2

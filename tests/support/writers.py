@@ -22,41 +22,59 @@ import threading
 import time
 from pathlib import Path
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support import frames
+
+ANSWER = frames.frame(frames.SETTINGS, 0, 0, b"")
+OPENING = frames.PREFACE + ANSWER
 NR_USERFAULTFD = {"x86_64": 323, "aarch64": 282}
 UFFDIO_API, UFFDIO_REGISTER, UFFDIO_ZEROPAGE = 0xC018AA3F, 0xC020AA00, 0xC020AA04
 TURNS, THREADS = 20_000, 4
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
-
-
-SETTINGS = frame(4, 0, 0, b"")
-
-
 def ping(number: int) -> bytes:
-    return frame(6, 0, 0, number.to_bytes(8, "big"))
+    return frames.frame(frames.PING, 0, 0, number.to_bytes(8, "big"))
 
 
-class MissingPage:
-    """Memory whose first use waits until `give`."""
+class HeldRead:
+    """A thread that reads from a socket with bytes to read, and holds its lock, until `release`."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         self.fd = libc.syscall(NR_USERFAULTFD[os.uname().machine], os.O_CLOEXEC)
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), "userfaultfd")
+        self.connection = connection
         self.memory = mmap.mmap(-1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self.length = 0
         fcntl.ioctl(self.fd, UFFDIO_API, struct.pack("QQQ", 0xAA, 0, 0))
         fcntl.ioctl(self.fd, UFFDIO_REGISTER, struct.pack("QQQQ", self.address, mmap.PAGESIZE, 1, 0))
+        self.thread = threading.Thread(target=self.read)
+        self.thread.start()
+        os.read(self.fd, 32)  # The kernel asks for the page.
 
-    def wait_for_use(self) -> None:
-        os.read(self.fd, 32)
+    def read(self) -> None:
+        select.select([self.connection], [], [])
+        self.length = self.connection.recv_into(self.memory)
 
-    def give(self) -> None:
+    def release(self) -> bytes:
+        """What it reads."""
         fcntl.ioctl(self.fd, UFFDIO_ZEROPAGE, struct.pack("QQQq", self.address, mmap.PAGESIZE, 0, 0))
+        self.thread.join()
+        return self.memory[: self.length]
+
+
+def wait_until_acknowledged(connection: socket.socket) -> None:
+    """The short-cut waits for what TCP carries."""
+    while struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"1234"))[0]:
+        time.sleep(0.001)
+
+
+def waits_for_lock(thread: threading.Thread) -> bool:
+    """Of a thread that has not ended."""
+    return Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()[0] == "D"
 
 
 def tell(what: object) -> None:
@@ -86,7 +104,7 @@ def accept(address: tuple[str, int]) -> socket.socket:
     select.select([listener], [], [])
     connection, _ = listener.accept()
     connection.setblocking(False)
-    connection.sendall(SETTINGS)
+    connection.sendall(ANSWER)
     return connection
 
 
@@ -103,23 +121,11 @@ def read(address: tuple[str, int]) -> None:
 
 def hold(address: tuple[str, int]) -> None:
     connection = accept(address)
-    received = receive(connection, len(PREFACE + SETTINGS))
-    page = MissingPage()
-    length = 0
-
-    def read() -> None:
-        nonlocal length
-        select.select([connection], [], [])
-        length = connection.recv_into(page.memory)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    page.wait_for_use()
+    received = receive(connection, len(OPENING))
+    reader = HeldRead(connection)
     tell("holding")
     sys.stdin.readline()
-    page.give()
-    reader.join()
-    tell((received + page.memory[:length] + receive_all(connection)).hex())
+    tell((received + reader.release() + receive_all(connection)).hex())
 
 
 def connect(address: tuple[str, int]) -> socket.socket:
@@ -128,22 +134,20 @@ def connect(address: tuple[str, int]) -> socket.socket:
     with contextlib.suppress(BlockingIOError):
         connection.connect(address)
     select.select([], [connection], [])
-    connection.sendall(PREFACE + SETTINGS)
-    assert receive(connection, len(SETTINGS)) == SETTINGS
+    connection.sendall(OPENING)
+    assert receive(connection, len(ANSWER)) == ANSWER
     return connection
 
 
 def overlap(address: tuple[str, int]) -> None:
     connection = connect(address)
     connection.sendall(ping(0))
-    while struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"1234"))[0]:
-        time.sleep(0.001)  # The short-cut waits for what TCP carries.
+    wait_until_acknowledged(connection)
     tell("sent")
     sys.stdin.readline()  # The server holds the lock of its socket.
     first = threading.Thread(target=connection.send, args=(ping(1),))
     first.start()
-    waiting = Path(f"/proc/self/task/{first.native_id}/stat")
-    while waiting.read_text().rpartition(")")[2].split()[0] != "D":
+    while not waits_for_lock(first):
         time.sleep(0.001)
     outcome = []
 
