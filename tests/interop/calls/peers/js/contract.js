@@ -22,6 +22,7 @@ const CANCELLED = 1;
 const UNKNOWN = 2;
 const DEADLINE_EXCEEDED = 4;
 const UNIMPLEMENTED = 12;
+const INTERNAL = 13;
 const UNAVAILABLE = 14;
 const PERMISSION_DENIED = 7;
 const DENIAL = "RBAC: access denied";
@@ -119,6 +120,6 @@ function channelOptions(words) {
 
 module.exports = {
   SIZES, STREAMED, CONCURRENT, STATUSES, REPEATS, TIMEOUTS, LOADED,
-  OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, UNAVAILABLE, PERMISSION_DENIED, DENIAL,
+  OK, CANCELLED, UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, PERMISSION_DENIED, DENIAL,
   adjustHttp2, channelOptions, countRequested, entries, identity, message, packNumber, packStream, packSum, path,
 };
