@@ -97,6 +97,19 @@ static __always_inline void stop_reception_reading(const struct end *end)
 		reception->reads = READS_NONE;
 }
 
+/* Who reads what comes to the end of `role`. */
+static __noinline __u32 reads_of(const struct connection *conn, __u64 id, __u32 role)
+{
+	struct reading *reading;
+
+	if (!conn)
+		return READS_NONE;
+	if (conn->observers[(role ^ 1) & 1] == OBSERVER_RECEIVER)
+		return READS_ALL;
+	reading = role == ROLE_SERVER ? bpf_map_lookup_elem(&readings, &id) : NULL;
+	return reading && reading->judges ? READS_SHOWN : READS_NONE;
+}
+
 /* Puts the socket into the sockhash; only the two ESTABLISHED callbacks may. */
 static __always_inline int enrol(struct bpf_sock_ops *ctx, __u64 id, struct connection *conn, __u32 role)
 {
@@ -105,7 +118,7 @@ static __always_inline int enrol(struct bpf_sock_ops *ctx, __u64 id, struct conn
 	struct end_key key = end->key;
 	__u64 cookie = end->cookie;
 
-	reception.reads = conn->observers[role ^ 1] == OBSERVER_RECEIVER ? READS_ALL : READS_NONE;
+	reception.reads = reads_of(conn, id, role);
 	if (bpf_map_update_elem(&receptions, &cookie, &reception, BPF_ANY)) {
 		count_error(HELPER_MAP_UPDATE);
 		return -1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * How much of a message TCP takes for certain (tcp_sendmsg_locked): it asks for room when it begins a segment, and never
- * in the middle of one. Of what it does not take, the program hears, and sends it again.
+ * in the middle of one, and for memory all the time. Of what it does not take, the program hears, and sends it again.
  */
 #pragma once
 
@@ -21,6 +21,54 @@
 /* Fragments of a segment (MAX_SKB_FRAGS), and what one of them holds: a part of a page. */
 #define SEGMENT_FRAGMENTS 17
 #define FRAGMENT_SIZE 4096
+
+/* Pages between what is charged and a limit, so that a message is not refused (__sk_mem_raise_allocated), whatever other
+ * sockets and programs take meanwhile. */
+#define MEMORY_MARGIN 1024
+
+/* Levels of cgroups that may have limits. */
+#define CGROUP_LEVELS 16
+
+/* Whether a cgroup's pages, or those of one above it, are near their limit. */
+static __noinline int is_near_limit(const struct page_counter *counter)
+{
+	__u32 i;
+
+	loop_below (i, CGROUP_LEVELS) {
+		if (!counter)
+			return 0;
+		counter = kernel_cast(struct page_counter, counter);
+		if ((__u64)counter->usage.counter + MEMORY_MARGIN > counter->max)
+			return 1;
+		counter = counter->parent;
+	}
+	return 1;
+}
+
+/* Whether the socket surely gets memory for a message. Its cgroups are asked twice: v1 has limits for TCP alone. */
+static __noinline int has_memory(const struct sock *sk)
+{
+	__s64 allocated = 0, limit = 0;
+	const struct mem_cgroup *cgroup;
+	const struct proto *proto;
+
+	if (!sk)
+		return 0;
+	sk = kernel_cast(struct sock, sk);
+	proto = kernel_cast(struct proto, sk->__sk_common.skc_prot);
+	bpf_probe_read_kernel(&allocated, sizeof(allocated), proto->memory_allocated);
+	bpf_probe_read_kernel(&limit, sizeof(limit), proto->sysctl_mem);
+	if (allocated + MEMORY_MARGIN > limit)
+		return 0;
+	if (!kernel_has(sk->sk_memcg))
+		return 1;
+	cgroup = sk->sk_memcg;
+	if (likely(!cgroup))
+		return 1;
+	if (is_near_limit(&cgroup->memory))
+		return 0;
+	return !kernel_has(cgroup->tcpmem) || !is_near_limit(&cgroup->tcpmem);
+}
 
 /* Room for what begins a segment (sk_stream_memory_free): in the send buffer, and in what may wait to be sent. TCP may have
  * used more. */

@@ -75,6 +75,17 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct reception 
 	return 0;
 }
 
+/* Whether the sender's hook has been shown what ends before `end`, or the owner of the policies lets that pass. */
+static __noinline int was_shown(struct reading *reading, __u32 end, const struct sock *sk)
+{
+	if (!reading)
+		return 0;
+	if (likely((__s32)(end - READ_ONCE(reading->halves[ROLE_CLIENT].next_seq)) <= 0))
+		return 1;
+	stop_reading(reading, REASON_UNSEEN);
+	return may_pass_unread(bpf_map_lookup_elem(&connections, &reading->id), reading->id, sk);
+}
+
 /* What no sender hook has seen, from `seq` on. -1: it may not pass, or nothing is left of it. */
 static __always_inline int read_received(struct __sk_buff *skb, struct reception *reception, __u32 seq,
 					 const struct sock *sk)
@@ -88,6 +99,8 @@ static __always_inline int read_received(struct __sk_buff *skb, struct reception
 
 	if (!reading || (reading->off && !reading->halves[ROLE_CLIENT].held))
 		return 0;
+	if (likely(reception->reads == READS_SHOWN))
+		return was_shown(reading, end, sk) ? 0 : -1;
 	scratch = acquire_scratch();
 	if (!scratch) {
 		stop_reading(reading, REASON_NO_SCRATCH);

@@ -5,6 +5,9 @@
  * kernel does not show the next message (tcp_bpf_send_verdict keeps its verdict after an error). So the write sequence
  * number tells what became of what was shown, and a message that may not fit is taken in pieces of which it does not
  * matter where they are cut: a single byte, or a part of what is opaque.
+ *
+ * What comes again may be other bytes. So requests that are judged are read here as far as TCP takes them for certain, and
+ * beyond that where they arrive (mesh/handing.h).
  */
 #pragma once
 
@@ -102,11 +105,19 @@ static __always_inline int begin_message(struct sk_msg_md *msg, struct scratch *
  * How many bytes can go of a message that is read until `cut`; `ends`: the program has no more for now. 0: none, unless
  * the receiver's hook reads them.
  */
-static __always_inline __u32 bytes_until(struct sk_msg_md *msg, struct scratch *scratch, struct reading *reading, __u32 role,
-					 int ends)
+static __always_inline __u32 bytes_until(struct sk_msg_md *msg, const struct sk_msg *kern, struct scratch *scratch,
+					 struct reading *reading, __u32 role, int ends, __u32 *shortcut)
 {
-	if (scratch->cut)
+	if (*shortcut && !part_frame(msg, scratch, reading, role, ends))
+		return scratch->cut + 1;
+	if (scratch->cut) {
+		/* A redirect is not taken back for the rest of its message (sk_psock_map_verd). */
+		if (*shortcut && role == ROLE_CLIENT && message_room(kern, kern->sk) < scratch->cut)
+			stop_reading(reading, REASON_CANNOT_REFUSE);
+		*shortcut = 0;
 		return scratch->cut;
+	}
+	*shortcut = 0;
 	if (!part_frame(msg, scratch, reading, role, ends))
 		return 1;
 	if (role == ROLE_CLIENT)
@@ -122,26 +133,24 @@ struct portion {
 	int fits;    /* TCP takes all of it, for certain */
 };
 
-/* Where frames of headers are taken in as a whole. 0, or -1: nothing of it can be read here. */
-static __always_inline int choose_frames(struct sk_msg_md *msg, struct reading *reading, __u32 role, struct portion *now)
+/* Where frames of headers are taken in as a whole. 0, or -1: nothing of it is read here. */
+static __always_inline int choose_frames(struct sk_msg_md *msg, const struct sk_msg *kern, struct reading *reading, __u32 role,
+					 struct portion *now)
 {
-	struct half *half = &reading->halves[role];
-
-	now->shown = certain_bytes(msg, reading, role);
+	now->shown = role == ROLE_SERVER || has_memory(kern->sk) ? certain_bytes(msg, reading, role) : 0;
 	now->fits = now->shown != 0;
 	if (now->fits)
 		return 0;
+	if (role == ROLE_CLIENT)
+		return -1;
 	now->rest = rest_of_headers(msg, reading, role);
-	if (now->rest == NO_FRAME) {
-		if (role == ROLE_CLIENT && !half->held)
-			return -1;
+	if (now->rest == NO_FRAME)
 		now->rest = 0;
-	}
 	now->shown = now->rest ? now->rest : readable_bytes(reading, role, msg->size, 0);
 	return 0;
 }
 
-/* How much of a message is read that TCP carries, `unseen` as read_sent has it. 0, or -1: nothing of it can be read here. */
+/* How much of a message is read that TCP carries, `unseen` as read_sent has it. 0, or -1: nothing of it is read here. */
 static __always_inline int choose_portion(struct sk_msg_md *msg, const struct sk_msg *kern, struct reading *reading, __u32 role,
 					__s32 unseen, struct portion *now)
 {
@@ -149,7 +158,7 @@ static __always_inline int choose_portion(struct sk_msg_md *msg, const struct sk
 
 	if (unlikely(keeps_whole(reading, role))) {
 		if (likely(unseen >= 0))
-			return choose_frames(msg, reading, role, now);
+			return choose_frames(msg, kern, reading, role, now);
 		now->shown = read_before(msg, reading, role, -unseen);
 		now->fits = now->shown != NO_FRAME;
 		if (!now->fits)
@@ -190,11 +199,16 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 	half = &reading->halves[role];
 	if (unlikely(half->handed) && !take_back(reading, &conn->ends[ROLE_SERVER], write_seq))
 		goto leave;
+	if (*shortcut && unlikely(frame_growth(reading, role)) && !has_memory((void *)READ_ONCE(conn->ends[role ^ 1].sock)))
+		*shortcut = 0;
 	unseen = write_seq - half->next_seq;
+	/* TCP has taken less than was certain, and other bytes may have come after that. */
+	if (unlikely(unseen) && reading->judges && role == ROLE_CLIENT)
+		goto stop;
 	if (unlikely(unseen > 0))
 		skip_unseen(reading, role, unseen);
 	if (!*shortcut && choose_portion(msg, kern, reading, role, unseen, &now)) {
-		if (role == ROLE_CLIENT && !half->held && unseen >= 0)
+		if (role == ROLE_CLIENT && !half->held)
 			goto hand_over;
 		goto stop;
 	}
@@ -240,11 +254,8 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		*shortcut = READ_ONCE(scratch->shortcut);
 		now.shown = READ_ONCE(scratch->shown) - more;
 		grown = scratch->pass.size - now.shown;
-		if (unlikely(scratch->cut != NO_FRAME)) {
-			/* A redirect is not taken back for the rest of its message (sk_psock_map_verd). */
-			*shortcut = 0;
-			now.shown = bytes_until(msg, scratch, reading, role, now.shown == size) - grown;
-		}
+		if (unlikely(scratch->cut != NO_FRAME))
+			now.shown = bytes_until(msg, kern, scratch, reading, role, now.shown == size, shortcut) - grown;
 		/* What went past TCP is not given back; what was changed before has gone out. */
 		half->changed_seq = 0;
 		half->edit_count = 0;
@@ -278,6 +289,6 @@ leave:
 	name_bytes(msg, kern, 0);
 	return size;
 stop:
-	stop_reading(reading, role == ROLE_SERVER ? REASON_CANNOT_REFUSE : REASON_UNSEEN);
+	stop_reading(reading, role == ROLE_SERVER || half->held ? REASON_CANNOT_REFUSE : REASON_UNSEEN);
 	return -1;
 }

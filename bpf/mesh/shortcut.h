@@ -8,7 +8,7 @@
  * receiver has it: in sk_receive_queue or the backlog, where its verdict program has not seen it (2), parked for the
  * work item (3), on its way into the queue under the lock that the redirect will wait for, or in the queue already.
  * Room (4) keeps back-pressure, and keeps the third case from growing out of the fourth: data is only parked when
- * the receiver is over its limit.
+ * the receiver is over its limit. Without memory for the receiver (5) the program would hear of that, and TCP's never do.
  */
 #pragma once
 
@@ -51,6 +51,10 @@ static __always_inline int keeps_order_and_room(const struct sock *sender, const
 		return 0;
 #ifndef ZH_BREAK_ROOM
 	if ((__u32)receiver->sk_backlog.rmem_alloc.counter + size > (__u32)receiver->sk_rcvbuf / 2)
+		return 0;
+#endif
+#ifndef ZH_BREAK_MEMORY
+	if ((__s32)size > receiver->sk_forward_alloc && !has_memory(receiver))
 		return 0;
 #endif
 #ifndef ZH_BREAK_ACKED

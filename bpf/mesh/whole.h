@@ -233,15 +233,14 @@ __noinline __u32 read_before(struct sk_msg_md *msg, const struct reading *readin
 	return half->edit_count && left - half->edit_distance < half->edit_count ? 0 : NO_FRAME;
 }
 
-/* Copies the first `count` bytes of the message to the beginning of the window. 0, or -1. */
-static __noinline int copy_front(struct sk_msg_md *msg, struct scratch *scratch, __u32 count)
+/* Copies `count` bytes of the message, from `at` on, to the beginning of the window. 0, or -1. */
+static __noinline int copy_part(struct sk_msg_md *msg, struct scratch *scratch, __u32 at, __u32 count)
 {
 	if (!msg || !scratch || count > WINDOW_SIZE)
 		return -1;
-	scratch->pass.position = 0;
-	scratch->pass.size = count;
+	scratch->pass.position = at;
+	scratch->pass.size = at + count;
 	scratch->pass.want = count;
-	scratch->base = 0;
 	return fetch_msg(msg, scratch);
 }
 
@@ -262,26 +261,28 @@ static __noinline int move_part(struct scratch *scratch, __u64 id, __u32 role, _
 }
 
 /*
- * The message is the first part of a frame: its first byte goes out now, and the others wait where `keeps`; else they come
- * again at once. 0, or -1: it cannot be parted here.
+ * The message ends with the first part of a frame, from the cut on: its first byte goes out now, and the others wait where
+ * `keeps`; else they come again at once. 0, or -1: it cannot be parted here.
  */
 __noinline int part_frame(struct sk_msg_md *msg, struct scratch *scratch, struct reading *reading, __u32 role,
 				 int keeps)
 {
 	struct half *half;
-	__u32 count;
+	__u32 count, at;
 
 	if (!msg || !scratch || !reading)
 		return -1;
 	role &= 1;
 	half = &reading->halves[role];
-	count = keeps ? msg->size : 1;
-	if (half->direction.state != HTTP2_FRAME || half->direction.held_count || copy_front(msg, scratch, count) || scratch->pass.block.bytes[0])
+	at = scratch->cut;
+	count = keeps ? msg->size - at : 1;
+	if (half->direction.state != HTTP2_FRAME || half->direction.held_count || copy_part(msg, scratch, at, count) ||
+	    scratch->pass.block.bytes[0])
 		return -1;
 	if (count > 1) {
 		if (move_part(scratch, reading->id, role, count, 1))
 			return -1;
-		if (bpf_msg_pop_data(msg, 1, count - 1, 0)) {
+		if (bpf_msg_pop_data(msg, at + 1, count - 1, 0)) {
 			count_error(HELPER_MSG_PUSH_DATA);
 			return -1;
 		}

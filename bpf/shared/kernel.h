@@ -54,6 +54,23 @@ typedef struct {
 	atomic_t refs;
 } refcount_t;
 
+/* A counter of pages, and what may be charged to it: a cgroup's. */
+struct page_counter {
+	atomic64_t usage;
+	unsigned long max;
+	struct page_counter *parent;
+};
+
+struct mem_cgroup {
+	struct page_counter memory;
+	struct page_counter tcpmem; /* of cgroup v1 */
+};
+
+struct proto {
+	void *memory_allocated; /* pages that all sockets have */
+	void *sysctl_mem;	/* net.ipv4.tcp_mem */
+};
+
 struct kernfs_node {
 	const char *name;
 	__u64 id;
@@ -106,6 +123,7 @@ struct sock_common {
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
 	possible_net_t skc_net;
+	struct proto *skc_prot;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	__u16 skc_num;
@@ -126,11 +144,13 @@ struct sock {
 	int sk_rcvbuf;
 	int sk_sndbuf;
 	int sk_wmem_queued;
+	int sk_forward_alloc;
 	void *sk_user_data;
 	struct socket *sk_socket;
 	__u8 sk_shutdown;
 	int sk_err;
 	struct sock_cgroup_data sk_cgrp_data;
+	struct mem_cgroup *sk_memcg;
 };
 
 struct request_sock_queue {
@@ -221,6 +241,9 @@ struct tcp_skb_cb {
 
 #pragma clang attribute pop
 #pragma clang diagnostic pop
+
+/* Whether the running kernel has the field (BPF_FIELD_EXISTS). */
+#define kernel_has(field) __builtin_preserve_field_info(field, 2)
 
 /*
  * A bit-field has no address, so the loader tells where its bytes and its bit are (CO-RE field relocations):

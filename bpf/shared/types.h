@@ -115,6 +115,7 @@ enum reads {
 	READS_NONE = 0,	  /* a sender hook has */
 	READS_ALL = 1,	  /* no sender hook does */
 	READS_HANDED = 2, /* one does, but for the time being not (mesh/handing.h) */
+	READS_SHOWN = 3,  /* one does, for calls are judged: what it was not shown does not pass */
 };
 
 /* What came to a member by TCP. */

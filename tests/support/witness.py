@@ -75,7 +75,10 @@ def serve(connection: socket.socket) -> None:
     with contextlib.suppress(OSError), connection:
         while True:
             select.select([connection], [], [])
-            data = connection.recv(65536)
+            try:
+                data = connection.recv(65536)
+            except BlockingIOError:  # What has come is a part of what is judged as a whole.
+                continue
             if not data:
                 return
             state.take(data)
