@@ -312,6 +312,26 @@ static __noinline int decide_client(struct bpf_sock_ops *ctx, struct connection 
 	return 1;
 }
 
+/*
+ * Tells the server's end which connection is its own. Of a handshake that is not known, or not any more, only that: nobody
+ * becomes a stranger by how many others there are.
+ */
+static __noinline int announce(const struct end *client, const struct handshake *known, __u64 id)
+{
+	struct handshake shake = { .blocking = 1 };
+	struct end_key key;
+
+	if (!client)
+		return 0;
+	if (known)
+		shake = *known;
+	shake.connection = id;
+	key = client->key;
+	if (bpf_map_update_elem(&handshakes, &key, &shake, BPF_ANY))
+		count_error(HELPER_MAP_UPDATE);
+	return 0;
+}
+
 static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 {
 	const struct settings *conf = current_settings();
@@ -368,9 +388,7 @@ static __noinline int on_active_established(struct bpf_sock_ops *ctx)
 		count_not_shortcut(conn->reason);
 	if (!is_read(conn))
 		count_opened(conn);
-	if (shake)
-		shake->connection = id;
-	return 0;
+	return announce(client, shake, id);
 }
 
 /* BPF_SOCK_OPS_TCP_CONNECT_CB: a SYN is about to be sent. Whether it is answered is to be known where there is a choice. */
@@ -573,12 +591,13 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 	struct connection *conn;
 	struct end *server;
 	__u32 workload, obstacle;
-	int blocking = 1, member;
+	int blocking = 1, known = 0, member;
 	__u64 id = 0;
 
 	shake = bpf_map_lookup_elem(&handshakes, &client);
 	if (shake) {
 		id = shake->connection;
+		known = shake->workload != 0;
 		blocking = shake->blocking;
 	}
 	bpf_map_delete_elem(&handshakes, &client);
@@ -594,6 +613,10 @@ static __noinline int on_passive_established(struct bpf_sock_ops *ctx)
 	server = &conn->ends[ROLE_SERVER];
 	fill_end(ctx, server, workload);
 	__sync_fetch_and_add(&conn->open_ends, 1);
+	if (unlikely(!known)) {
+		conn->server_port = ctx->local_port;
+		conn->protocol = declared_protocol(workload, conn->server_port);
+	}
 	obstacle = why_server_stays_out(conf, sk, blocking);
 	/* An MPTCP listener, Go's default, makes plain TCP sockets for plain TCP clients: only the child can tell. */
 	if (conn->reason == REASON_NONE && obstacle == REASON_ULP) {

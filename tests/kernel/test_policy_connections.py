@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support import network
+from support.builds import compile_variant
 from support.mesh import Mesh, MeshFactory, workload
 from support.policies import callers, policy, principal
 
@@ -23,6 +24,8 @@ PORT = 18571
 REFUSED = {"EPERM": 1}
 # A server that writes first is told so (EACCES) and may close before the reset has come.
 ENDED = ({"ECONNRESET": 1}, {"": 1})
+
+FORGETS = ("mesh/connection.h", "if (bpf_map_update_elem(&handshakes, &client, &shake, BPF_ANY))")
 
 # Takes connections and says on stdout what has come on each: a line when it ends.
 SINK = """
@@ -171,6 +174,19 @@ def test_remote_callers_are_reset(mesh_factory: MeshFactory, veth: network.Pair)
     (remote, _) = here.flows("--verdict", "deny")
     assert remote["source"]["address"] == "fd77:1::1"
     assert (remote["reason"], remote["policy"]) == ("policy", None)
+
+
+def test_who_is_forgotten_is_no_stranger(mesh_factory: MeshFactory, veth: network.Pair, tmp_path: Path) -> None:
+    """As when the table of handshakes has room for others only: a build that puts none into it, when the SYN comes."""
+    forgetful = compile_variant(tmp_path / "forgetful.bpf.o", edits=[(*FORGETS, "if (0)")])
+    rules = policy("not-you", callers(serviceAccounts=["other"]), action="DENY", app="server")
+    mesh = mesh_factory([account("t/server"), *CLIENTS, rules], environment={"ZEROHOP_OBJECT": str(forgetful)})
+    here = Scene(mesh, veth.client.name, veth.server.name)
+    here.serve("0.0.0.0")
+    assert here.dial("t/client", veth.ipv4) == {"server": 1}
+    assert here.dial("t/other", veth.ipv4) in ENDED
+    (refused,) = here.flows("--verdict", "deny")
+    assert (refused["policy"], refused["source"]["principal"]) == ("t/not-you", principal("t/other"))
 
 
 def test_ports_and_destinations(mesh_factory: MeshFactory, netns: network.Namespace) -> None:
