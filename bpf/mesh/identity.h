@@ -16,7 +16,7 @@ static __noinline __u32 workload_of(struct sock *sk)
 	struct settings *conf = current_settings();
 	const struct cgroup *group;
 	__u64 ancestors;
-	__u32 workload = 0;
+	__u32 workload = 0, i;
 	int level, started = 0;
 
 	if (!conf || !sk)
@@ -29,7 +29,7 @@ static __noinline __u32 workload_of(struct sock *sk)
 	level = group->level;
 	ancestors = (__u64)group + __builtin_preserve_field_info(group->ancestors, 0);
 
-	for (int i = 0; i <= MAX_CGROUP_DEPTH && i <= level; i++) {
+	loop_below (i, MAX_CGROUP_DEPTH + 1) {
 		const struct cgroup *ancestor;
 		const struct kernfs_node *node;
 		struct cgroup_node *found;
@@ -37,6 +37,8 @@ static __noinline __u32 workload_of(struct sock *sk)
 		char last = 0;
 		long length;
 
+		if ((int)i > level)
+			break;
 		if (bpf_probe_read_kernel(&address, sizeof(address), (const void *)(ancestors + i * sizeof(void *))))
 			break;
 		ancestor = kernel_cast(struct cgroup, address);

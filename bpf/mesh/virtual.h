@@ -61,13 +61,16 @@ static __noinline int draw(const struct virtual_service *service)
 
 /* An endpoint of the service that answers; where none does, one of them all the same. 0, or -1: the list is being
  * replaced. */
-static __noinline int choose_endpoint(const struct virtual_service *service, struct endpoint_key *chosen)
+__noinline int choose_endpoint(const struct virtual_service *service, struct endpoint_key *chosen)
 {
-	struct backend_key key = { .list = service->list };
+	struct backend_key key = {};
 	struct backend *backend;
 	__u32 i;
 	int drawn;
 
+	if (!service || !chosen)
+		return -1;
+	key.list = service->list;
 	loop_below (i, MAX_PASSED_OVER) {
 		if (i < MAX_DRAWN) {
 			drawn = draw(service);
