@@ -69,8 +69,6 @@ struct end {
 	__u64 run_peer_bytes;  /* the peer's `sent_bytes` when the run began */
 	__u64 switches;	       /* changes between short-cut and TCP */
 	__u64 blocking_since;  /* when its socket first looked blocking to the peer, ns; 0: it does not */
-	__u64 unread_head;     /* inspection: first message in its queue, as an address; 0: empty */
-	__u64 unread_since;    /* inspection: since when that message is the first, ns */
 	__u32 carrier;	       /* 1: the last write went past TCP */
 	__u32 stopped;	       /* it has sent since the stop: no redirect of its is under way any more */
 	__u32 cpu;	       /* on which it last sent, plus one; 0: it has not */
@@ -79,6 +77,8 @@ struct end {
 	__u64 message_page;    /* its first one */
 	__u32 message_size;    /* as its hook left it */
 	__u32 message_elements;
+	__u64 unread_head;     /* inspection: first message in its queue, as an address; 0: empty */
+	__u64 unread_since;    /* inspection: since when that message is the first, ns */
 };
 
 struct connection {
