@@ -254,6 +254,34 @@ def test_an_interrupted_bench_leaves_nothing(
     assert output == ""
 
 
+def test_an_interrupted_bench_shows_what_it_has_measured(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    process = bench.start(
+        "pingecho",
+        "--modes",
+        "direct",
+        "--topology",
+        "loopback",
+        "--rounds",
+        "1",
+        "--seconds",
+        "0.1",
+        "--json",
+        str(file),
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    if process.returncode == EXIT_UNSUPPORTED:
+        pytest.skip(first + errors)
+    assert (process.returncode, errors) == (130, "zerohop: interrupted\n")
+    (case,) = json.loads(file.read_text())["cases"]
+    assert first == f"[1/2] pingecho {case['case']} loopback {case['placement']}\n"
+    assert case["modes"]["direct"]["per_second"] > 0
+    assert "per second" in output
+
+
 @pytest.mark.parametrize("seconds", [3.0, 7.0])
 def test_several_instances_leave_nothing(bench: Bench, seconds: float) -> None:
     process = bench.start("grpc", "--case", "50", "--modes", "shortcut,engine", "--topology", "veth", "--bpf-stats")

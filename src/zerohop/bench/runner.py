@@ -84,23 +84,46 @@ class Result:
     cells: tuple[CellResult, ...]
 
 
+class UnfinishedError(Exception):
+    """What a plan had measured when `cause` ended it: an interruption, or a `ZerohopError`."""
+
+    def __init__(self, result: Result, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.result = result
+        self.cause = cause
+
+
 def run_plan(plan: Plan, progress: Progress) -> Result:
-    """Runs everything; `ZerohopError` at the first run that fails. Leaves nothing behind either way."""
+    """Runs everything, and leaves nothing behind.
+
+    Raises `ZerohopError` at the first run that fails; once a cell is done `UnfinishedError`, for interruptions, too.
+    """
+    done: list[CellResult] = []
+    environment = describe_machine({"zerohop": __version__, "python": platform.python_version()})
+    try:
+        _run_cells(plan, progress, environment.versions, done)
+    except (KeyboardInterrupt, SystemExit, ZerohopError) as error:
+        if done:
+            raise UnfinishedError(Result(plan, environment, tuple(done)), error) from error
+        raise
+    return Result(plan, environment, tuple(done))
+
+
+def _run_cells(plan: Plan, progress: Progress, versions: dict[str, str], done: list[CellResult]) -> None:
+    """Adds to `versions` those of the programs, and to `done` each cell when it is."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zerohop-bench-")))
         placements = {cell.placement: choose_placement(cell.placement) for cell in plan.cells}
-        versions = {"zerohop": __version__, "python": platform.python_version()}
         for name in plan.workloads:
             progress.preparing(f"{name}: programs")
             versions |= WORKLOADS[name].prepare(scratch)
-        environment = describe_machine(versions)
         topologies = {
             name: stack.enter_context(TOPOLOGIES[name]())
             for name in dict.fromkeys(cell.topology for cell in plan.cells)
         }
         runner = _Runner(plan, topologies, placements, scratch, progress, BusyClock(require_cgroup2()))
-        results = [result for name in plan.workloads for result in runner.run_workload(WORKLOADS[name])]
-    return Result(plan, environment, tuple(results))
+        for name in plan.workloads:
+            runner.run_workload(WORKLOADS[name], done)
 
 
 @dataclass(frozen=True)
@@ -137,7 +160,7 @@ class _Runner:
     clock: BusyClock
     start: _StartTime = field(default_factory=_StartTime)
 
-    def run_workload(self, workload: Workload) -> list[CellResult]:
+    def run_workload(self, workload: Workload, done: list[CellResult]) -> None:
         with ExitStack() as stack:
             modes = {}
             names = self.plan.modes(workload.name)
@@ -147,7 +170,9 @@ class _Runner:
                 self.progress.preparing(f"{workload.name}: mode {name}")
                 setting = Setting(workload, next(ports), self.scratch, front_port=next(ports))
                 modes[name] = _Side(setting, stack.enter_context(ALL_MODES[name](setting)))
-            return [self._run_cell(cell, workload, modes) for cell in self.plan.cells if cell.workload == workload.name]
+            for cell in self.plan.cells:
+                if cell.workload == workload.name:
+                    done.append(self._run_cell(cell, workload, modes))
 
     def _run_cell(self, cell: Cell, workload: Workload, modes: Mapping[str, _Side]) -> CellResult:
         result = CellResult(cell)

@@ -14,7 +14,7 @@ from rich.console import Console
 from zerohop.bench.plan import DEFAULT_ROUNDS, DEFAULT_SECONDS, DEFAULT_TOPOLOGIES, make_plan
 from zerohop.bench.progress import BenchProgress
 from zerohop.bench.report import WIDTH, print_tables, to_json
-from zerohop.bench.runner import run_plan
+from zerohop.bench.runner import Result, UnfinishedError, run_plan
 from zerohop.bench.signals import ending_signals_raise
 from zerohop.cli.main import print_json, require_root
 from zerohop.errors import EXIT_USAGE, ZerohopError
@@ -58,7 +58,7 @@ def command(
     """Measures what zerohop gains or costs on this machine.
 
     Runs the same programs with and without zerohop, in turns, and compares within the round. Without WORKLOAD,
-    all of them: three quarters of an hour.
+    all of them: three quarters of an hour. Interrupted, it shows the cases that are done.
 
     \b
     WORKLOAD  cases                what runs
@@ -100,8 +100,17 @@ def command(
     if json_file not in (None, "-"):
         _require_writable(Path(json_file))
     require_root(" ".join(["bench", *workloads]))
-    with ending_signals_raise(), BenchProgress(plan, Console(stderr=True)) as progress:
-        result = run_plan(plan, progress)
+    with ending_signals_raise():
+        try:
+            with BenchProgress(plan, Console(stderr=True)) as progress:
+                result = run_plan(plan, progress)
+        except UnfinishedError as unfinished:
+            _show(unfinished.result, json_file)
+            raise unfinished.cause from None
+    _show(result, json_file)
+
+
+def _show(result: Result, json_file: str | None) -> None:
     if json_file != "-":
         print_tables(result, Console(width=min(Console().width, WIDTH), highlight=False))
     if json_file == "-":
