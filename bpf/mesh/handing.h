@@ -44,6 +44,7 @@ static __noinline int take_back(struct reading *reading, const struct end *serve
 		return 0;
 	reading->halves[ROLE_CLIENT].handed = 0;
 	reading->halves[ROLE_CLIENT].next_seq = seq;
+	reading->shown_to = seq;
 	__sync_lock_test_and_set(&reception->reads, READS_SHOWN);
 	return 1;
 }

@@ -103,6 +103,17 @@ struct half {
 	struct repeated repeated[2]; /* by END_STREAM: headers and trailers take turns */
 };
 
+/* The beginning of a frame's header, of which it is not known yet whether it is what has been sent (mesh/leads.h). */
+struct lead {
+	__u32 seq;
+	__u8 count; /* of bytes; 0: none */
+	__u8 bytes[FRAME_HEADER_SIZE];
+	__u8 reserved[2];
+};
+
+/* At a time on their way. */
+#define LEADS 2
+
 /* A connection that is read. What both hooks read and hardly write stands apart from what each of them writes. */
 struct reading {
 	__u64 id;		/* of the connection */
@@ -127,12 +138,16 @@ struct reading {
 	__u32 deny;		/* of that, where the diagrams go on for calls */
 	__u32 allow;
 	__u32 denials;		/* calls that were denied */
+	__u32 shown_to;		/* where calls are judged: no byte of the client's may be sent from here on, for now */
+	struct lead leads[LEADS];
+	__u32 padding;
 	struct half halves[2];	/* by the role of the sender */
 	struct call slots[CALL_SLOTS]; /* stream identifiers take turns */
 };
 
-/* The kernel's allocator rounds up to a page what is one almost: with its overhead it must stay within it. */
-_Static_assert(sizeof(struct reading) <= 4000, "a connection's reading has to fit a page");
+/* The kernel's allocator rounds up to a page what is one almost: with its overhead (an htab_elem, the key, and an llist_node)
+ * it must stay within it. */
+_Static_assert(sizeof(struct reading) <= 4032, "a connection's reading has to fit a page");
 
 struct piece_key {
 	__u64 connection;

@@ -92,6 +92,7 @@ static __noinline int open_reading(struct bpf_sock_ops *ctx, struct connection *
 	reading->protocol = conn->protocol;
 	reading->arriving = role == ROLE_SERVER;
 	reading->halves[masked(role, 2)].next_seq = ctx->snd_nxt;
+	reading->shown_to = ctx->snd_nxt;
 	fill_addresses(ctx, reading->source_address, reading->destination_address, role);
 	if (!prepare_judging(reading))
 		return 0;

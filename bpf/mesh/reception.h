@@ -12,6 +12,7 @@
 #include "mesh/enforcing.h"
 #include "mesh/handing.h"
 #include "mesh/holding.h"
+#include "mesh/leads.h"
 
 /* The stream cannot go on without a wrong byte. */
 static __noinline int break_off(struct reception *reception, const struct sock *sk)
@@ -75,12 +76,14 @@ static __always_inline int read_segment(struct __sk_buff *skb, struct reception 
 	return 0;
 }
 
-/* Whether the sender's hook has been shown what ends before `end`, or the owner of the policies lets that pass. */
-static __noinline int was_shown(struct reading *reading, __u32 end, const struct sock *sk)
+/* Whether the segment, whose first byte is `seq`, is what the sender's hook was shown, or may pass all the same. */
+static __noinline int was_shown(struct __sk_buff *skb, const struct reception *reception, struct reading *reading, __u32 seq,
+				const struct sock *sk)
 {
-	if (!reading)
+	if (!reading || !reception)
 		return 0;
-	if (likely((__s32)(end - READ_ONCE(reading->halves[ROLE_CLIENT].next_seq)) <= 0))
+	if (likely(reception->reads == READS_HANDED || (__s32)(seq + skb->len - READ_ONCE(reading->shown_to)) <= 0) &&
+	    likely(check_leads(skb, reading, seq)))
 		return 1;
 	stop_reading(reading, REASON_UNSEEN);
 	return may_pass_unread(bpf_map_lookup_elem(&connections, &reading->id), reading->id, sk);
@@ -99,8 +102,10 @@ static __always_inline int read_received(struct __sk_buff *skb, struct reception
 
 	if (!reading || (reading->off && !reading->halves[ROLE_CLIENT].held))
 		return 0;
+	if (reception->reads != READS_ALL && !was_shown(skb, reception, reading, seq, sk))
+		return -1;
 	if (likely(reception->reads == READS_SHOWN))
-		return was_shown(reading, end, sk) ? 0 : -1;
+		return 0;
 	scratch = acquire_scratch();
 	if (!scratch) {
 		stop_reading(reading, REASON_NO_SCRATCH);
@@ -123,6 +128,18 @@ static __always_inline int read_received(struct __sk_buff *skb, struct reception
 	return may_pass_unread(conn, id, sk) ? -result : -1;
 }
 
+/* What comes next, from `seq` on. Its number counts as passed on when it has been looked at. */
+static __always_inline int read_on(struct __sk_buff *skb, struct reception *reception, __u32 seq, const struct sock *sk)
+{
+	__u32 end = seq + skb->len;
+	int result = SK_PASS;
+
+	if (reception->reads && read_received(skb, reception, seq, sk))
+		result = SK_DROP;
+	WRITE_ONCE(reception->next_seq, end);
+	return result;
+}
+
 /* The receiver hook: one segment, or several that were joined, under the receiver's lock. */
 static __always_inline int receive_segment(struct __sk_buff *skb)
 {
@@ -130,7 +147,7 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 	__u64 cookie = bpf_get_socket_cookie(skb);
 	struct reception *reception = bpf_map_lookup_elem(&receptions, &cookie);
 	const struct tcp_skb_cb *segment;
-	__u32 len = skb->len, overlap, seq;
+	__u32 len = skb->len, overlap;
 
 	if (!reception || !len)
 		return SK_PASS;
@@ -141,12 +158,8 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 	}
 	segment = kernel_cast(struct tcp_skb_cb, kern->cb);
 	overlap = reception->next_seq - segment->seq;
-	if (likely((__s32)overlap <= 0)) {
-		reception->next_seq = segment->seq + len;
-		if (reception->reads && read_received(skb, reception, segment->seq, kern->sk))
-			return SK_DROP;
-		return SK_PASS;
-	}
+	if (likely((__s32)overlap <= 0))
+		return read_on(skb, reception, segment->seq, kern->sk);
 #ifdef ZH_BREAK_OVERLAP
 	return SK_PASS;
 #endif
@@ -158,9 +171,5 @@ static __always_inline int receive_segment(struct __sk_buff *skb)
 	}
 	if (overlap == len)
 		return SK_DROP;
-	seq = reception->next_seq;
-	reception->next_seq = seq + len - overlap;
-	if (reception->reads && read_received(skb, reception, seq, kern->sk))
-		return SK_DROP;
-	return SK_PASS;
+	return read_on(skb, reception, reception->next_seq, kern->sk);
 }

@@ -6,13 +6,15 @@
  * number tells what became of what was shown, and a message that may not fit is taken in pieces of which it does not
  * matter where they are cut: a single byte, or a part of what is opaque.
  *
- * What comes again may be other bytes. So requests that are judged are read here as far as TCP takes them for certain, and
- * beyond that where they arrive (mesh/handing.h).
+ * What comes again may be other bytes. So of requests that are judged nothing is read here that TCP may not take, but for
+ * payload, of which only the length matters, and frames' headers, which are looked at again where they arrive (mesh/leads.h).
+ * What else there is, is read there as well (mesh/handing.h).
  */
 #pragma once
 
 #include "mesh/whole.h"
 #include "mesh/handing.h"
+#include "mesh/leads.h"
 #include "mesh/tables.h"
 
 /* Opaque bytes that are taken at a time where they may not fit. */
@@ -28,6 +30,21 @@ static __always_inline struct grpc_stream *stream_in_hand(struct reading *readin
 		return NULL;
 	call = find_call(reading, dir->stream);
 	return call ? &call->halves[role] : NULL;
+}
+
+/* Bytes to come of a frame's payload, which nothing depends on but where they end. */
+static __always_inline __u32 payload_left(const struct http2_direction *dir)
+{
+	switch (dir->state) {
+	case HTTP2_PRIORITY:
+		return dir->block_stream ? 0 : dir->remaining;
+	case HTTP2_DATA:
+	case HTTP2_SKIP:
+	case HTTP2_SETTINGS:
+	case HTTP2_RESET:
+		return dir->remaining;
+	}
+	return 0;
 }
 
 /* `count` bytes went out that were not shown: no matter if all of them were opaque. */
@@ -133,16 +150,40 @@ struct portion {
 	int fits;    /* TCP takes all of it, for certain */
 };
 
+/* Whether the beginning of a request that TCP may not take can be read all the same; `seq`: its first byte. */
+static __noinline int may_come_again(struct sk_msg_md *msg, struct reading *reading, const struct end *server, __u32 seq)
+{
+	const struct http2_direction *dir = &reading->halves[ROLE_CLIENT].direction;
+	struct reception *reception;
+	__u8 *data = msg->data;
+
+	if (payload_left(dir))
+		return 1;
+	/* A frame of headers is whole, or read where it arrives; others' first byte is a zero for whoever waits for the rest. */
+	if (dir->state != HTTP2_FRAME || dir->block_stream || (void *)(data + 1) > msg->data_end ||
+	    (dir->held_count ? rest_of_headers(msg, reading, ROLE_CLIENT) : *data))
+		return 0;
+	data = msg->data;
+	reception = reception_of(server);
+	if (!reception || (void *)(data + 1) > msg->data_end)
+		return 0;
+	return !keep_lead(reading, seq, READ_ONCE(reception->next_seq), *data);
+}
+
 /* Where frames of headers are taken in as a whole. 0, or -1: nothing of it is read here. */
 static __always_inline int choose_frames(struct sk_msg_md *msg, const struct sk_msg *kern, struct reading *reading, __u32 role,
-					 struct portion *now)
+					 const struct end *server, __u32 seq, struct portion *now)
 {
-	now->shown = role == ROLE_SERVER || has_memory(kern->sk) ? certain_bytes(msg, reading, role) : 0;
+	if (role == ROLE_CLIENT && !has_memory(kern->sk))
+		return -1;
+	now->shown = certain_bytes(msg, reading, role);
 	now->fits = now->shown != 0;
 	if (now->fits)
 		return 0;
-	if (role == ROLE_CLIENT)
-		return -1;
+	if (role == ROLE_CLIENT) {
+		now->shown = readable_bytes(reading, role, msg->size, 0);
+		return !reading->halves[ROLE_CLIENT].held && may_come_again(msg, reading, server, seq) ? 0 : -1;
+	}
 	now->rest = rest_of_headers(msg, reading, role);
 	if (now->rest == NO_FRAME)
 		now->rest = 0;
@@ -152,13 +193,14 @@ static __always_inline int choose_frames(struct sk_msg_md *msg, const struct sk_
 
 /* How much of a message is read that TCP carries, `unseen` as read_sent has it. 0, or -1: nothing of it is read here. */
 static __always_inline int choose_portion(struct sk_msg_md *msg, const struct sk_msg *kern, struct reading *reading, __u32 role,
-					__s32 unseen, struct portion *now)
+					__s32 unseen, const struct end *server, __u32 seq,
+					struct portion *now)
 {
 	__u32 room;
 
 	if (unlikely(keeps_whole(reading, role))) {
 		if (likely(unseen >= 0))
-			return choose_frames(msg, kern, reading, role, now);
+			return choose_frames(msg, kern, reading, role, server, seq, now);
 		now->shown = read_before(msg, reading, role, -unseen);
 		now->fits = now->shown != NO_FRAME;
 		if (!now->fits)
@@ -203,11 +245,11 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		*shortcut = 0;
 	unseen = write_seq - half->next_seq;
 	/* TCP has taken less than was certain, and other bytes may have come after that. */
-	if (unlikely(unseen) && reading->judges && role == ROLE_CLIENT)
+	if (unlikely(unseen < 0) && reading->judges && role == ROLE_CLIENT)
 		goto stop;
 	if (unlikely(unseen > 0))
 		skip_unseen(reading, role, unseen);
-	if (!*shortcut && choose_portion(msg, kern, reading, role, unseen, &now)) {
+	if (!*shortcut && choose_portion(msg, kern, reading, role, unseen, &conn->ends[ROLE_SERVER], write_seq, &now)) {
 		if (role == ROLE_CLIENT && !half->held)
 			goto hand_over;
 		goto stop;
@@ -260,6 +302,8 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		half->changed_seq = 0;
 		half->edit_count = 0;
 		half->next_seq = *shortcut ? write_seq : write_seq + now.shown + grown;
+		if (role == ROLE_CLIENT)
+			WRITE_ONCE(reading->shown_to, half->next_seq + payload_left(&half->direction));
 		if (unlikely(now.rest)) {
 			if (scratch->changed)
 				keep_edit(half, &scratch->pass, now.rest);
