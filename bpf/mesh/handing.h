@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * Requests that are judged are read by their sender's hook, unless it cannot be certain that what it reads is what goes out:
- * TCP may not take it, and the program may send other bytes instead (mesh/sent.h). Nor can it have every frame of headers as a
- * whole (mesh/whole.h): a header block of several frames, or in a longer or less usual one, may end with its message. Then
- * requests are read where they arrive, as those of other callers are, until everything that was sent has been read there.
+ * Requests that are judged are read by their sender's hook, unless it cannot have a frame of headers as a whole
+ * (mesh/whole.h): a header block of several frames, or in a longer or less usual one, ends with its message, or TCP may not
+ * take all of it, for room or for memory. Then requests are read where they arrive, as those of other callers are, until
+ * everything that was sent has been read there.
  *
  * The sender's hook decides both ways, under its socket's lock. It hands over before the bytes that it has not read are
  * sent, and takes back when what the receiver's hook has read ends where the next byte is sent: nothing is on its way.
