@@ -21,8 +21,8 @@ from attempts import FORBIDDEN, OPENING, block, connect, headers
 from frames import UNKNOWN, frame
 from tight import held_memory, put, try_send
 
-SECONDS = 20.0
-ENOUGH_FULL, ENOUGH_SHORT = 10, 30  # times: not all are what they are meant to be
+SECONDS = 30.0
+ENOUGH_FULL, ENOUGH_SHORT = 100, 30  # times: not all are what they are meant to be
 SEND_BUFFER, MESSAGE = 65_536, 65_536
 HEADER, LENGTH_AT = 9, 2  # a frame's header, and the last byte of the length in it
 EMPTY = 27  # frames before the one that carries something, as far as a length of one byte reaches
