@@ -173,6 +173,7 @@ class _Runner:
             for cell in self.plan.cells:
                 if cell.workload == workload.name:
                     done.append(self._run_cell(cell, workload, modes))
+                    self.progress.cell_done(done[-1])
 
     def _run_cell(self, cell: Cell, workload: Workload, modes: Mapping[str, _Side]) -> CellResult:
         result = CellResult(cell)
@@ -192,7 +193,6 @@ class _Runner:
             with _blame(cell, name):
                 if cost := self._hook_cost(cell, modes[name], name):
                     result.hook_costs[name] = cost
-        self.progress.cell_done(result)
         return result
 
     def _prepare(self, cell: Cell, side: _Side, name: str, result: CellResult) -> None:
