@@ -20,6 +20,8 @@ def limited_memory(limit: int) -> Iterator[None]:
         pytest.skip("no cgroup v1 here that limits the memory of TCP sockets")
     own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if "memory" in line.split(":")[1])
     back = found[0] / own.split(":", 2)[2].lstrip("/") / "cgroup.procs"
+    if not back.exists():
+        pytest.skip(f"this program's own cgroup is not to be seen: {back}")
     try:
         group = Path(tempfile.mkdtemp(prefix="zerohop-", dir=found[0]))
     except OSError as error:
