@@ -3,14 +3,35 @@
  * Where TCP may not take a frame's header, the sender's hook reads its bytes one by one. What comes again when one was not taken
  * is not shown, and need not be the same. So the hook keeps what it has read, and where that arrives, the receiver's looks.
  *
- * Only the sender's hook writes here: a byte before it is sent, and another frame's when all that it kept has arrived.
+ * Only the sender's hook writes here: a byte before it is sent, and that there is none when it has arrived.
  */
 #pragma once
 
-#include "mesh/reading.h"
+#include "mesh/handing.h"
 
-/* Keeps that the byte `seq` has to be `byte`. `arrived`: the receiver's hook has looked at all before. 0, or -1: no room. */
-static __noinline int keep_lead(struct reading *reading, __u32 seq, __u32 arrived, __u8 byte)
+static __always_inline int has_leads(const struct reading *reading)
+{
+	return (reading->leads[0].count | reading->leads[1].count) != 0;
+}
+
+/* Forgets what has arrived and was looked at: its sequence numbers come round again. */
+static __noinline int forget_leads(struct reading *reading, const struct end *server)
+{
+	struct reception *reception = reception_of(server);
+	struct lead *lead;
+
+	if (!reception || !reading)
+		return 0;
+	for (__u32 i = 0; i < LEADS; i++) {
+		lead = &reading->leads[i];
+		if ((__s32)(READ_ONCE(reception->next_seq) - (lead->seq + lead->count)) >= 0)
+			WRITE_ONCE(lead->count, 0);
+	}
+	return 0;
+}
+
+/* Keeps that the byte `seq` has to be `byte`. 0, or -1: no room. */
+static __noinline int keep_lead(struct reading *reading, __u32 seq, __u8 byte)
 {
 	struct lead *lead;
 
@@ -24,9 +45,8 @@ static __noinline int keep_lead(struct reading *reading, __u32 seq, __u32 arrive
 	}
 	for (__u32 i = 0; i < LEADS; i++) {
 		lead = &reading->leads[i];
-		if (lead->count && (__s32)(arrived - (lead->seq + lead->count)) < 0)
+		if (lead->count)
 			continue;
-		WRITE_ONCE(lead->count, 0);
 		WRITE_ONCE(lead->seq, seq);
 		lead->bytes[0] = byte;
 		WRITE_ONCE(lead->count, 1);

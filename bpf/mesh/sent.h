@@ -125,20 +125,14 @@ static __always_inline int begin_message(struct sk_msg_md *msg, struct scratch *
 static __always_inline __u32 bytes_until(struct sk_msg_md *msg, const struct sk_msg *kern, struct scratch *scratch,
 					 struct reading *reading, __u32 role, int ends, __u32 *shortcut)
 {
-	if (*shortcut && !part_frame(msg, scratch, reading, role, ends))
+	if ((*shortcut || !scratch->cut) && !part_frame(msg, scratch, reading, role, ends))
 		return scratch->cut + 1;
-	if (scratch->cut) {
-		/* A redirect is not taken back for the rest of its message (sk_psock_map_verd). */
-		if (*shortcut && role == ROLE_CLIENT && message_room(kern, kern->sk) < scratch->cut)
-			stop_reading(reading, REASON_CANNOT_REFUSE);
-		*shortcut = 0;
-		return scratch->cut;
-	}
+	/* A redirect is not taken back for the rest of its message (sk_psock_map_verd). */
+	if (*shortcut && role == ROLE_CLIENT && message_room(kern, kern->sk) < scratch->cut)
+		stop_reading(reading, REASON_CANNOT_REFUSE);
 	*shortcut = 0;
-	if (!part_frame(msg, scratch, reading, role, ends))
-		return 1;
-	if (role == ROLE_CLIENT)
-		return 0;
+	if (scratch->cut || role == ROLE_CLIENT)
+		return scratch->cut;
 	stop_reading(reading, REASON_CANNOT_REFUSE);
 	return 1;
 }
@@ -151,28 +145,26 @@ struct portion {
 };
 
 /* Whether the beginning of a request that TCP may not take can be read all the same; `seq`: its first byte. */
-static __noinline int may_come_again(struct sk_msg_md *msg, struct reading *reading, const struct end *server, __u32 seq)
+static __noinline int may_come_again(struct sk_msg_md *msg, struct reading *reading, __u32 seq)
 {
 	const struct http2_direction *dir = &reading->halves[ROLE_CLIENT].direction;
-	struct reception *reception;
-	__u8 *data = msg->data;
+	__u8 *data;
 
 	if (payload_left(dir))
 		return 1;
 	/* A frame of headers is whole, or read where it arrives; others' first byte is a zero for whoever waits for the rest. */
-	if (dir->state != HTTP2_FRAME || dir->block_stream || (void *)(data + 1) > msg->data_end ||
-	    (dir->held_count ? rest_of_headers(msg, reading, ROLE_CLIENT) : *data))
+	if (dir->state != HTTP2_FRAME || dir->block_stream ||
+	    (dir->held_count && rest_of_headers(msg, reading, ROLE_CLIENT)))
 		return 0;
 	data = msg->data;
-	reception = reception_of(server);
-	if (!reception || (void *)(data + 1) > msg->data_end)
+	if ((void *)(data + 1) > msg->data_end || (!dir->held_count && *data))
 		return 0;
-	return !keep_lead(reading, seq, READ_ONCE(reception->next_seq), *data);
+	return !keep_lead(reading, seq, *data);
 }
 
 /* Where frames of headers are taken in as a whole. 0, or -1: nothing of it is read here. */
 static __always_inline int choose_frames(struct sk_msg_md *msg, const struct sk_msg *kern, struct reading *reading, __u32 role,
-					 const struct end *server, __u32 seq, struct portion *now)
+					 __u32 seq, struct portion *now)
 {
 	if (role == ROLE_CLIENT && !has_memory(kern->sk))
 		return -1;
@@ -182,7 +174,7 @@ static __always_inline int choose_frames(struct sk_msg_md *msg, const struct sk_
 		return 0;
 	if (role == ROLE_CLIENT) {
 		now->shown = readable_bytes(reading, role, msg->size, 0);
-		return !reading->halves[ROLE_CLIENT].held && may_come_again(msg, reading, server, seq) ? 0 : -1;
+		return !reading->halves[ROLE_CLIENT].held && may_come_again(msg, reading, seq) ? 0 : -1;
 	}
 	now->rest = rest_of_headers(msg, reading, role);
 	if (now->rest == NO_FRAME)
@@ -193,14 +185,13 @@ static __always_inline int choose_frames(struct sk_msg_md *msg, const struct sk_
 
 /* How much of a message is read that TCP carries, `unseen` as read_sent has it. 0, or -1: nothing of it is read here. */
 static __always_inline int choose_portion(struct sk_msg_md *msg, const struct sk_msg *kern, struct reading *reading, __u32 role,
-					__s32 unseen, const struct end *server, __u32 seq,
-					struct portion *now)
+					__s32 unseen, __u32 seq, struct portion *now)
 {
 	__u32 room;
 
 	if (unlikely(keeps_whole(reading, role))) {
 		if (likely(unseen >= 0))
-			return choose_frames(msg, kern, reading, role, server, seq, now);
+			return choose_frames(msg, kern, reading, role, seq, now);
 		now->shown = read_before(msg, reading, role, -unseen);
 		now->fits = now->shown != NO_FRAME;
 		if (!now->fits)
@@ -239,6 +230,8 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		return reading->judges ? -1 : 0;
 	}
 	half = &reading->halves[role];
+	if (unlikely(has_leads(reading)) && role == ROLE_CLIENT)
+		forget_leads(reading, &conn->ends[ROLE_SERVER]);
 	if (unlikely(half->handed) && !take_back(reading, &conn->ends[ROLE_SERVER], write_seq))
 		goto leave;
 	if (*shortcut && unlikely(frame_growth(reading, role)) && !has_memory((void *)READ_ONCE(conn->ends[role ^ 1].sock)))
@@ -249,7 +242,7 @@ static __always_inline __s64 read_sent(struct sk_msg_md *msg, const struct sk_ms
 		goto stop;
 	if (unlikely(unseen > 0))
 		skip_unseen(reading, role, unseen);
-	if (!*shortcut && choose_portion(msg, kern, reading, role, unseen, &conn->ends[ROLE_SERVER], write_seq, &now)) {
+	if (!*shortcut && choose_portion(msg, kern, reading, role, unseen, write_seq, &now)) {
 		if (role == ROLE_CLIENT && !half->held)
 			goto hand_over;
 		goto stop;

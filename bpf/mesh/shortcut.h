@@ -53,12 +53,12 @@ static __always_inline int keeps_order_and_room(const struct sock *sender, const
 	if ((__u32)receiver->sk_backlog.rmem_alloc.counter + size > (__u32)receiver->sk_rcvbuf / 2)
 		return 0;
 #endif
-#ifndef ZH_BREAK_MEMORY
-	if ((__s32)size > receiver->sk_forward_alloc && !has_memory(receiver))
-		return 0;
-#endif
 #ifndef ZH_BREAK_ACKED
 	if (tcp->snd_una != tcp->write_seq)
+		return 0;
+#endif
+#ifndef ZH_BREAK_MEMORY
+	if ((__s32)size > receiver->sk_forward_alloc && !has_memory(receiver))
 		return 0;
 #endif
 #ifndef ZH_BREAK_QUEUED
