@@ -8,18 +8,16 @@ the sockets of this program's cgroup get no more memory than LIMIT bytes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import random
 import select
 import socket
-import struct
 import sys
-import termios
 import time
 
 from attempts import FORBIDDEN, OPENING, block, connect, headers
 from frames import UNKNOWN, frame
 from tight import held_memory, put, try_send
+from writers import wait_until_acknowledged
 
 SECONDS = 30.0
 ENOUGH_FULL, ENOUGH_SHORT = 100, 30  # times: not all are what they are meant to be
@@ -72,11 +70,6 @@ def send(connection: socket.socket, stream: int, limit: int) -> bool:
         select.select([], [connection], [])
         sent += try_send(connection, data[sent:])
     return False
-
-
-def wait_until_acknowledged(connection: socket.socket) -> None:
-    while struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"1234"))[0]:
-        time.sleep(0.001)
 
 
 def main(host: str, port: str, limit: str) -> None:

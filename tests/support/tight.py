@@ -18,6 +18,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from writers import receive
+
 PIECE = 8_192
 HELD_SECONDS, FREE_SECONDS = 0.02, 0.02
 MESSAGES, SIZES = 400, (100, 2_000, 9_000, 30_000, 60_000)
@@ -50,18 +52,6 @@ def held_memory(size: int) -> Iterator[None]:
                 taken += part
             size -= taken
         yield
-
-
-def receive(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        select.select([connection], [], [])
-        with contextlib.suppress(BlockingIOError):
-            part = connection.recv(size - len(data))
-            if not part:
-                raise EOFError
-            data += part
-    return data
 
 
 def sizes() -> list[int]:
