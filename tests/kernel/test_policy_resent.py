@@ -124,3 +124,25 @@ def test_what_no_hook_was_shown_does_not_pass(
     mesh = mesh_factory(DOCUMENTS, environment={"ZEROHOP_OBJECT": str(blind)})
     found = given(mesh, netns, ["-c", UNSHOWN, str(FOLDER), str(PORT), str(SIZE)])
     assert found == expected
+
+
+# Keeps for ever what has arrived.
+REMEMBERS = ("mesh/sent.h", "if (unlikely(has_leads(reading)) && role == ROLE_CLIENT)", "if (0)")
+
+
+@pytest.mark.parametrize("edits", [(), (REMEMBERS,)], ids=["forgets", "remembers"])
+def test_sequence_numbers_come_round(
+    mesh_factory: MeshFactory, netns: network.Namespace, tmp_path: Path, edits: tuple[tuple[str, str, str], ...]
+) -> None:
+    """What was compared is not compared with other bytes, 4 GB later."""
+    environment = {"ZEROHOP_OBJECT": str(compile_variant(tmp_path / "kept.bpf.o", edits=edits))} if edits else {}
+    mesh = mesh_factory(DOCUMENTS, environment=environment)
+    argv = [sys.executable, str(FOLDER / "rounds.py")]
+    server = mesh.exec_popen("t/server", [*argv, "serve", str(PORT)], netns.name, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    client = mesh.exec_popen("t/client", [*argv, "send", str(PORT)], netns.name, stdout=subprocess.PIPE, text=True)
+    sent = client.communicate(timeout=100)[0]
+    assert mesh.unread() == ({"unseen": 1} if edits else {})
+    if not edits:
+        assert server.communicate(timeout=20)[0] == sent
