@@ -3,9 +3,11 @@
  * How a call is denied without a byte more or less towards the server, and how the server's refusal becomes a denial.
  *
  * Towards the server the :path is changed in place to one that no method has, so that the server's own gRPC refuses the
- * call before any handler (UNIMPLEMENTED, as a lone header block). Towards the client grpc-status and grpc-message are
- * exchanged. Both tables of a direction keep entries of the same sizes in the same order; where an entry's string is not
- * what the encoder meant, it is marked `altered`, and later references to it are written out.
+ * call before any handler: UNIMPLEMENTED, as a lone header block or in trailers after one; or, where HTTP has the first
+ * word, an error of HTTP's with a body. Towards the client grpc-status and grpc-message are exchanged, and an error becomes
+ * 403, which is PERMISSION_DENIED (gRPC, "HTTP to gRPC Status Code Mapping"). Both tables of a direction keep entries of
+ * the same sizes in the same order; where an entry's string is not what the encoder meant, it is marked `altered`, and
+ * later references to it are written out.
  */
 #pragma once
 
@@ -25,14 +27,23 @@ struct hpack_edits {
 	__u8 reserved[2];
 };
 
+/* What a block is written anew for. */
+enum rewriting {
+	REWRITE_PLAIN = 0, /* what it refers to is not what its encoder meant */
+	REWRITE_LAST = 1,  /* it is the refusal of a denied call, or the end of one */
+	REWRITE_FIRST = 2, /* more of such a refusal is to come */
+};
+
 /* A block that is written anew. */
 struct hpack_rewrite {
 	__u8 bytes[REWRITE_SIZE];
 	__u32 length;
 	__u32 changed;	   /* it is not the block that came */
-	__u32 refused;	   /* it is the refusal of a denied call */
+	enum rewriting kind;
 	__u32 status;	   /* of the denial */
+	__u32 http;	   /* :status as it is written; 0: there is none */
 	__u32 grpc;	   /* its content-type was there */
+	__u32 verdict;	   /* grpc-status or grpc-message was */
 	__u32 failed;
 };
 
@@ -44,6 +55,10 @@ struct hpack_rewrite {
 #define HUFFMAN_SLASH_WIDTH 6
 
 #define DENIAL_MESSAGE "RBAC: access denied"
+
+#define HTTP_OK 200
+#define HTTP_FIRST_ERROR 400
+#define HTTP_FORBIDDEN 403
 
 /* The second '/' of a string in Huffman code that begins with one, as a bit; the first where there is no other; 0: none. */
 ENGINE_GLOBAL __u32 denial_find_slash(const struct hpack_block *block)
@@ -91,6 +106,13 @@ ENGINE_GLOBAL __u32 denial_find_plain_slash(const struct hpack_block *block)
 	return 0;
 }
 
+/* The entry with this number has another string than its encoder meant. 0: there is none. */
+ENGINE_INLINE void mark_altered(struct hpack_table *table, __u32 entry)
+{
+	if (entry && table->inserted - entry < table->count)
+		table->entries[masked(entry - 1, HPACK_ENTRIES)].altered = 1;
+}
+
 ENGINE_INLINE void denial_edit(struct hpack_edits *edits, __u32 index, __u32 at, __u32 value)
 {
 	edits->at[index] = at;
@@ -133,19 +155,20 @@ ENGINE_GLOBAL int denial_neutralise(struct hpack_table *table, const struct hpac
 		if (flip & 0xff)
 			denial_edit(edits, 1, at + 1, word & 0xff);
 	}
-	if (block->path_entry && table->inserted - block->path_entry < table->count)
-		table->entries[masked(block->path_entry - 1, HPACK_ENTRIES)].altered = 1;
+	mark_altered(table, block->path_entry);
 	return 0;
 }
 
 /* Begins with nothing of a block of `size` bytes. */
-ENGINE_INLINE void rewrite_begin(struct hpack_rewrite *rewrite, __u32 refused, __u32 status)
+ENGINE_INLINE void rewrite_begin(struct hpack_rewrite *rewrite, enum rewriting kind, __u32 status)
 {
 	rewrite->length = 0;
-	rewrite->changed = refused;
-	rewrite->refused = refused;
+	rewrite->changed = kind == REWRITE_LAST;
+	rewrite->kind = kind;
 	rewrite->status = status;
+	rewrite->http = 0;
 	rewrite->grpc = 0;
+	rewrite->verdict = 0;
 	rewrite->failed = 0;
 }
 
@@ -175,7 +198,18 @@ ENGINE_INLINE void rewrite_byte(struct hpack_rewrite *rewrite, __u32 byte)
 		rewrite_append(rewrite, __text, sizeof(literal) - 1);                                                 \
 	})
 
-/* A status in decimal, as a string literal. */
+/* :status, with `form` and the name of static entry 8. */
+ENGINE_INLINE void rewrite_http_status(struct hpack_rewrite *rewrite, __u32 form, __u32 status)
+{
+	rewrite_byte(rewrite, form | 8);
+	rewrite_byte(rewrite, 3);
+	rewrite_byte(rewrite, '0' + status / 100 % 10);
+	rewrite_byte(rewrite, '0' + status / 10 % 10);
+	rewrite_byte(rewrite, '0' + status % 10);
+	rewrite->changed = 1;
+}
+
+/* A status of gRPC's in decimal, as a string literal. */
 ENGINE_INLINE void rewrite_status(struct hpack_rewrite *rewrite, __u32 status)
 {
 	rewrite_byte(rewrite, status < 10 ? 1 : 2);
@@ -242,16 +276,38 @@ ENGINE_GLOBAL int rewrite_path(struct hpack_rewrite *rewrite, const struct hpack
 /* Of a refusal, what says why. */
 ENGINE_GLOBAL int rewrite_verdict(struct hpack_table *table, struct hpack_rewrite *rewrite, const struct hpack_block *block)
 {
-	__u32 entry;
+	if (!table || !rewrite || !block)
+		return 0;
+	rewrite->verdict = 1;
+	rewrite->changed = 1;
+	if (block->form != FORM_INCREMENTAL)
+		return 0; /* left out: no table knows of it */
+	mark_altered(table, block->entry);
+	return rewrite_name(rewrite, block, 0x40, 1);
+}
+
+/* The :status of a refusal. 1: it is written; 0: it stays as it is. */
+ENGINE_GLOBAL int rewrite_refusal(struct hpack_table *table, struct hpack_rewrite *rewrite, const struct hpack_block *block)
+{
+	__u32 status;
 
 	if (!table || !rewrite || !block)
 		return 0;
-	if (block->form != FORM_INCREMENTAL)
-		return 0; /* left out: no table knows of it */
-	entry = block->entry;
-	if (entry && table->inserted - entry < table->count)
-		table->entries[masked(entry - 1, HPACK_ENTRIES)].altered = 1;
-	return rewrite_name(rewrite, block, 0x40, 1);
+	status = block->value;
+	rewrite->http = status;
+	if (status < HTTP_FIRST_ERROR) {
+		/* Something else is answered than that this is not to be had. */
+		if (status != HTTP_OK && (rewrite->kind == REWRITE_LAST || status > HTTP_OK || status < 100))
+			rewrite->failed = 1;
+		return 0;
+	}
+	if (status == HTTP_FORBIDDEN)
+		return 0;
+	rewrite->http = HTTP_FORBIDDEN;
+	if (block->form == FORM_INCREMENTAL)
+		mark_altered(table, block->entry);
+	rewrite_http_status(rewrite, block->form == FORM_INCREMENTAL ? 0x40 : 0, HTTP_FORBIDDEN);
+	return 1;
 }
 
 /* What refers to an entry that the decoder has another string of. */
@@ -262,6 +318,10 @@ ENGINE_GLOBAL int rewrite_reference(struct hpack_rewrite *rewrite, const struct 
 	rewrite->changed = 1;
 	if (block->name == NAME_PATH)
 		return rewrite_path(rewrite, block);
+	if (block->name == NAME_STATUS) {
+		rewrite_http_status(rewrite, 0, block->value);
+		return 0;
+	}
 	if (block->form != FORM_INDEXED)
 		return rewrite_name(rewrite, block, block->form == FORM_INCREMENTAL ? 0x40 : block->form == FORM_NEVER ? 0x10 : 0, 0);
 	if (block->name != NAME_GRPC_STATUS)
@@ -282,16 +342,16 @@ ENGINE_INLINE void rewrite_field(struct hpack_table *table, struct hpack_rewrite
 	}
 	if (block->name == NAME_CONTENT_TYPE && block->value == 1)
 		rewrite->grpc = 1;
-	if (rewrite->refused) {
+	if (rewrite->kind) {
 		if (block->name == NAME_GRPC_STATUS || block->name == NAME_GRPC_MESSAGE) {
 			rewrite_verdict(table, rewrite, block);
 			return;
 		}
-		if (block->name == NAME_STATUS && block->value != 200)
-			rewrite->failed = 1;
+		if (block->name == NAME_STATUS && rewrite_refusal(table, rewrite, block))
+			return;
 	}
-	/* A :path's name is what it was: only the string after it was altered. */
-	if (block->altered && !(block->name == NAME_PATH && block->form != FORM_INDEXED))
+	/* The name of a :path or :status is what it was: only the string after it was altered. */
+	if (block->altered && !((block->name == NAME_PATH || block->name == NAME_STATUS) && block->form != FORM_INDEXED))
 		rewrite_reference(rewrite, block);
 	else
 		rewrite_raw(rewrite, block, start);
@@ -302,8 +362,8 @@ ENGINE_GLOBAL int rewrite_end(struct hpack_rewrite *rewrite)
 {
 	if (!rewrite)
 		return -1;
-	if (rewrite->refused) {
-		if (!rewrite->grpc) {
+	if (rewrite->kind == REWRITE_LAST || rewrite->verdict) {
+		if (rewrite->http == HTTP_OK && !rewrite->grpc) {
 			rewrite_byte(rewrite, 0);
 			rewrite_text(rewrite, "content-type");
 			rewrite_text(rewrite, "application/grpc");

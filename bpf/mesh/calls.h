@@ -207,7 +207,13 @@ static __always_inline void on_headers(struct reading *reading, struct scratch *
 		end_half(reading, call, scratch, role, stream);
 }
 
-/* DATA at the position of the pass: a message, or a part of one. */
+/* Whether the server sends a message for a denied call: what has been done is not for its caller. */
+static __always_inline int answers_denied(const struct call *call, __u32 role)
+{
+	return unlikely(call->traits & TRAIT_DENIED) && role == ROLE_SERVER && call->http_status < HTTP_FIRST_ERROR;
+}
+
+/* DATA at the position of the pass: a message, or a part of one. EVENT_NONE or another, or a negated reason. */
 static __always_inline int on_data(struct reading *reading, struct scratch *scratch, __u32 role)
 {
 	struct http2_direction *dir = &reading->halves[role].direction;
@@ -216,6 +222,8 @@ static __always_inline int on_data(struct reading *reading, struct scratch *scra
 
 	if (dir->remaining) {
 		if (likely(call)) {
+			if (answers_denied(call, role))
+				return -REASON_CANNOT_REFUSE;
 			event = grpc_data(dir, &scratch->pass, &call->halves[role]);
 			if (event != EVENT_NONE)
 				return event;

@@ -39,7 +39,7 @@ static __noinline int decode_judged(struct reading *reading, struct scratch *scr
 	__builtin_memset(&scratch->heard, 0, sizeof(scratch->heard));
 	__builtin_memset(&scratch->judging, 0, sizeof(scratch->judging));
 	scratch->judging.generation = reading->policies;
-	rewrite_begin(&scratch->rewrite, 0, 0);
+	rewrite_begin(&scratch->rewrite, REWRITE_PLAIN, 0);
 	begin_known(kept, reading->policies);
 	loop_below (i, HEADER_BLOCK_SIZE + 1) {
 		if (policy && likely(!rewrites) && take_reference(table, scratch, kept))
@@ -257,7 +257,7 @@ __noinline int read_request(struct reading *reading, struct scratch *scratch)
 }
 
 /* Reads a block of the server's, and writes it anew. 0, or a negated reason. */
-static __noinline int decode_rewritten(struct reading *reading, struct scratch *scratch, __u32 refused)
+static __noinline int decode_rewritten(struct reading *reading, struct scratch *scratch, enum rewriting kind)
 {
 	struct half *half = &reading->halves[ROLE_SERVER];
 	struct hpack_table *table = &half->direction.table;
@@ -270,7 +270,7 @@ static __noinline int decode_rewritten(struct reading *reading, struct scratch *
 	block->path_length = 0;
 	block->path_entry = 0;
 	__builtin_memset(&scratch->heard, 0, sizeof(scratch->heard));
-	rewrite_begin(&scratch->rewrite, refused, GRPC_PERMISSION_DENIED);
+	rewrite_begin(&scratch->rewrite, kind, GRPC_PERMISSION_DENIED);
 	loop_below (i, HEADER_BLOCK_SIZE + 1) {
 		start = block->position;
 		result = hpack_next(table, block, NULL);
@@ -281,15 +281,24 @@ static __noinline int decode_rewritten(struct reading *reading, struct scratch *
 		hear(&scratch->heard, block->name, block->value);
 		rewrite_field(table, &scratch->rewrite, block, start);
 	}
-	half->altered |= refused;
+	half->altered |= kind != REWRITE_PLAIN;
 	return rewrite_end(&scratch->rewrite) ? -REASON_CANNOT_REFUSE : 0;
+}
+
+/* Whether a block that does not end its stream may begin a refusal: gRPC's trailers are to come, or a body that tells of an
+ * error. What else is answered has been done, and is not for its caller. */
+static __always_inline int begins_refusal(const struct heard *heard)
+{
+	if (heard->status == HTTP_OK)
+		return heard->grpc & HEARD_GRPC;
+	return heard->status < HTTP_OK || heard->status >= HTTP_FIRST_ERROR;
 }
 
 /* A header block of the server's, once a call was denied. Returns an event, or a negated reason. */
 __noinline int read_answer(struct reading *reading, struct scratch *scratch)
 {
 	struct call *call;
-	__u32 refused, firm;
+	__u32 refused, firm, last;
 	int result;
 
 	if (!reading || !scratch)
@@ -297,20 +306,21 @@ __noinline int read_answer(struct reading *reading, struct scratch *scratch)
 	call = find_call(reading, scratch->pass.stream);
 	refused = call && (call->traits & TRAIT_DENIED);
 	firm = scratch->firm && scratch->pass.frame != NO_FRAME;
+	last = scratch->pass.flags & FLAG_END_STREAM;
 	reading->halves[ROLE_SERVER].repeated[0].length = 0;
 	reading->halves[ROLE_SERVER].repeated[1].length = 0;
-	result = decode_rewritten(reading, scratch, refused && firm);
+	result = decode_rewritten(reading, scratch, !refused || !firm ? REWRITE_PLAIN : last ? REWRITE_LAST : REWRITE_FIRST);
 	if (!result)
 		result = tell_client(reading, scratch);
 	if (result)
 		return result;
 	if (refused) {
-		/* More than a refusal: something has run. */
-		if (!(scratch->pass.flags & FLAG_END_STREAM))
+		if (!last && !begins_refusal(&scratch->heard))
 			return -REASON_CANNOT_REFUSE;
 		if (likely(firm)) {
-			scratch->heard.status = HTTP_OK;
-			scratch->heard.grpc_status = GRPC_PERMISSION_DENIED + 1;
+			scratch->heard.status = scratch->rewrite.http;
+			if (last || scratch->rewrite.verdict)
+				scratch->heard.grpc_status = GRPC_PERMISSION_DENIED + 1;
 		}
 	}
 	on_headers(reading, scratch, ROLE_SERVER);

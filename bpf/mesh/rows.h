@@ -4,7 +4,6 @@
 
 #include "mesh/reading.h"
 
-#define HTTP_OK 200
 #define GRPC_CANCELLED 1
 #define GRPC_UNKNOWN 2
 #define GRPC_DEADLINE_EXCEEDED 4

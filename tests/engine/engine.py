@@ -36,6 +36,7 @@ class Constants:
         self.event = layouts.enum("http2_event")
         self.form = layouts.enum("hpack_form")
         self.name = layouts.enum("hpack_name")
+        self.rewriting = layouts.enum("rewriting")
         self.reason = layouts.enum("reason")
 
     @classmethod

@@ -30,7 +30,7 @@ struct shim {
 	__u32 remember_entry;
 	__u32 remember_value;
 	__u32 with_texts;	/* the table's strings are kept */
-	__u32 refused;		/* the block is the refusal of a denied call */
+	enum rewriting kind;
 	__u32 status;		/* of the denial */
 	__u32 whole;		/* frames of headers are taken in as a whole */
 	/* From the engine. */
@@ -169,7 +169,7 @@ ENGINE_INLINE int shim_rewrite(struct shim_state *state, struct shim *shim)
 	int result = 0;
 	__u32 start, i;
 
-	rewrite_begin(rewrite, shim->refused, shim->status);
+	rewrite_begin(rewrite, shim->kind, shim->status);
 	loop_below (i, HEADER_BLOCK_SIZE + 1) {
 		start = block->position;
 		result = hpack_next(table, block, shim->with_texts ? &state->texts : 0);

@@ -67,24 +67,28 @@ class Direction:
         engine.call("engine_client" if client else "engine_server")
         self.decoder = Decoder(max_header_list_size=1 << 62)
 
-    def _read(self, wire: bytes, offset: int, *, refused: bool) -> None:
+    def _read(self, wire: bytes, offset: int, kind: str = "PLAIN") -> int:
         put_bytes(self.shim, wire)
         self.shim.offset = offset
         self.shim.with_texts = self.client
-        self.shim.refused, self.shim.status = refused, 7
+        self.shim.kind, self.shim.status = self.engine.constants.rewriting[f"REWRITE_{kind}"], 7
         self.engine.call("engine_block")
-        assert self.engine.call("engine_rewrite") == 1, wire.hex()
+        return self.engine.call("engine_rewrite")
 
-    def rewritten(self, wire: bytes, offset: int = 0, *, refused: bool = False) -> Headers:
-        """What is read of a block that is passed on."""
-        self._read(wire, offset, refused=refused)
+    def rewritten(self, wire: bytes, offset: int = 0, kind: str = "PLAIN") -> Headers:
+        """What is read of a block that is passed on. `kind`: of enum rewriting."""
+        assert self._read(wire, offset, kind) == 1, wire.hex()
         if self.shim.changed:
             wire = get_bytes(self.shim, "bytes", self.shim.size)
         return [(bytes(name), bytes(value)) for name, value in self.decoder.decode(wire, raw=True)]
 
+    def fails(self, wire: bytes, kind: str) -> bool:
+        """Whether it is no part of a refusal: the connection ends."""
+        return self._read(wire, 0, kind) != 1
+
     def denied(self, wire: bytes, offset: int = 0) -> Headers | None:
         """What is read of a request that is denied; None: it cannot be, and the connection ends."""
-        self._read(wire, offset, refused=False)
+        assert self._read(wire, offset) == 1, wire.hex()
         if self.engine.call("engine_neutralise") != 1:
             return None
         changed = bytearray(wire)
@@ -104,38 +108,71 @@ def some(chance: Random) -> Headers:
     ]
 
 
+# What the blocks of a server's are written anew for: refusals by gRPC alone, in trailers after headers, by HTTP with a
+# body or without, and what has nothing to do with denials.
+ANSWERS: Final = {
+    "headers": "PLAIN", "trailers": "PLAIN", "lone": "PLAIN",
+    "refusal": "LAST", "opening": "FIRST", "ending": "LAST", "early": "FIRST", "error": "FIRST", "bare error": "LAST",
+}  # fmt: skip
+ERRORS: Final = (b"400", b"401", b"403", b"404", b"405", b"415", b"500", b"501", b"503")
+REPLACED: Final = (b"grpc-status", b"grpc-message", b"grpc-statut", b"grpc-messaga", b"content-type", b":status")
+
+
+def answer(chance: Random, kind: str) -> Headers:
+    """A header block of a server's."""
+    begin = [(b":status", b"200")]
+    if chance.random() < 0.8:
+        begin.append((b"content-type", chance.choice([b"application/grpc", b"application/grpc+proto"])))
+    status = str(chance.choice([0, 0, 0, 5, 12, 13, 16])).encode()
+    verdict = [(b"grpc-status", b"12")]
+    if chance.random() < 0.8:
+        verdict.append((b"grpc-message", b"refused " + chance.choice(WORDS)))
+    match kind:
+        case "headers" | "opening":
+            return [*begin, *some(chance)]
+        case "refusal" | "early":
+            return [*begin, *some(chance), *verdict, *some(chance)]
+        case "ending":
+            return [*some(chance), *verdict, *some(chance)]
+        case "error" | "bare error":
+            # Some of the others refer to what the table has of such a one.
+            return [(b":status", chance.choice(ERRORS)), (b"content-type", b"text/plain"), *some(chance)]
+    message = [(b"grpc-message", b"because " + chance.choice(WORDS))] if status != b"0" else []
+    if kind == "lone" and chance.random() < 0.3:
+        begin = [(b":status", chance.choice(ERRORS))]
+    return [*(begin if kind == "lone" else []), *some(chance), (b"grpc-status", status), *message]
+
+
+def check_denial(kind: str, headers: Headers, found: Headers) -> None:
+    """`found` is what a client is to read in place of `headers`."""
+    names = [name for name, _ in found]
+    assert [each for each in found if each[0] not in REPLACED] == [each for each in headers if each[0] not in REPLACED]
+    assert [value for name, value in found if name == b":status"] == (
+        [] if kind == "ending" else [b"403" if "error" in kind else b"200"]
+    )
+    assert names.index(b":status") == 0 if kind != "ending" else True
+    told = [] if kind in ("opening", "error") else [b"7"]
+    assert [value for name, value in found if name == b"grpc-status"] == told
+    assert [value for name, value in found if name == b"grpc-message"] == [MESSAGE for _ in told]
+    types = [value for name, value in found if name == b"content-type"]
+    if kind in ("refusal", "early"):
+        assert len(types) == 1
+        assert types[0].startswith(b"application/grpc")
+    else:
+        assert types == [value for name, value in headers if name == b"content-type"]
+
+
 def answers(engine: Native | Kernel, seed: int, count: int) -> None:
     """A server's header blocks, some of them refusals of denied calls."""
     scribe, direction, chance = Scribe(seed), Direction(engine, client=False), Random(seed + 1)
     for _ in range(count):
-        kind = chance.choice(["headers", "trailers", "trailers", "lone", "refusal", "refusal"])
-        status = str(chance.choice([0, 0, 0, 5, 12, 13, 16])).encode()
-        message = [(b"grpc-message", b"because " + chance.choice(WORDS))] if status != b"0" else []
-        begin = [(b":status", b"200")]
-        if chance.random() < 0.8:
-            begin.append((b"content-type", chance.choice([b"application/grpc", b"application/grpc+proto"])))
-        if kind == "refusal":
-            reason = [(b"grpc-message", b"refused " + chance.choice(WORDS))] if chance.random() < 0.8 else []
-            headers = [*begin, *some(chance), (b"grpc-status", b"12"), *reason, *some(chance)]
-        elif kind == "headers":
-            headers = [*begin, *some(chance)]
-        else:
-            headers = [*(begin if kind == "lone" else []), *some(chance), (b"grpc-status", status), *message]
-        found = direction.rewritten(scribe.write(headers), chance.choice(OFFSETS), refused=kind == "refusal")
-        if kind != "refusal":
+        kind = chance.choice(list(ANSWERS))
+        headers = answer(chance, kind)
+        found = direction.rewritten(scribe.write(headers), chance.choice(OFFSETS), ANSWERS[kind])
+        if ANSWERS[kind] == "PLAIN":
             assert found == headers
-            continue
-        assert found[0] == (b":status", b"200")
-        names = [name for name, _ in found]
-        for name, value in ((b"grpc-status", b"7"), (b"grpc-message", MESSAGE)):
-            assert names.count(name) == 1
-            assert (name, value) in found
-        assert names.count(b"content-type") == 1
-        assert dict(found)[b"content-type"].startswith(b"application/grpc")
-        verdict = {b"grpc-status", b"grpc-message", b"grpc-statut", b"grpc-messaga", b"content-type"}
-        assert [each for each in found if each[0] not in verdict] == [
-            each for each in headers if each[0] not in verdict
-        ]
+        else:
+            check_denial(kind, headers, found)
 
 
 PATHS: Final = [b"/shop.Cart/Add", b"/shop.Cart/Remove", b"/a/b", b"/p/" + b"m" * 300, b"/very.long.package.Name/M"]
@@ -163,6 +200,15 @@ def requests(engine: Native | Kernel, seed: int, count: int) -> None:
         assert value.startswith(b"/")
         assert value not in PATHS
         assert [each for each in found if each[0] != b":path"] == [each for each in headers if each[0] != b":path"]
+
+
+@pytest.mark.parametrize("status", [0, 99, 100, 103, 199, 200, 201, 204, 206, 302, 399, 400, 404, 599, 999])
+def test_what_is_answered(native: Native, status: int) -> None:
+    """An interim response, a beginning, an error; whatever else is answered has been done, and is no refusal."""
+    wire = Scribe(status).write([(b":status", b"%03d" % status)])
+    first = Direction(native, client=False).fails(wire, "FIRST")
+    last = Direction(native, client=False).fails(wire, "LAST")
+    assert (first, last) == (status < 100 or 200 < status < 400, status < 200 or 200 < status < 400)
 
 
 seeds = st.integers(0, 1 << 60)

@@ -17,7 +17,7 @@ from zerohop.bench.counters import (
     parse_tcp_counters,
     read_cpu_line,
 )
-from zerohop.bench.h2load import parse_client_errors, parse_request_log, parse_requests
+from zerohop.bench.h2load import parse_request_log, parse_requests, parse_statuses
 from zerohop.bench.modes.base import Carried
 from zerohop.bench.modes.zerohop import Totals, require_shortcut
 from zerohop.bench.placement import parse_cpu_list
@@ -95,10 +95,9 @@ def test_h2load_output() -> None:
     assert parse_requests(f"starting benchmark...\n{line}\n") == 11
 
 
-def test_client_errors_of_h2load() -> None:
-    assert parse_client_errors("x\nstatus codes: 7 2xx, 0 3xx, 3 4xx, 1 5xx\n") == 3
-    with pytest.raises(ZerohopError, match="no status codes"):
-        parse_client_errors("nothing of the kind")
+def test_statuses_of_h2load() -> None:
+    assert parse_statuses("1000\t200\t5\n1010\t403\t6\n1020\t200\t7\n") == {"200": 2, "403": 1}
+    assert parse_statuses("") == {}
 
 
 @pytest.mark.parametrize(

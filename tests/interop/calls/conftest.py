@@ -48,6 +48,16 @@ def peer_go() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def peer_go_http() -> list[str]:
+    return languages.go_http()
+
+
+@pytest.fixture(scope="session")
+def peer_connect() -> list[str]:
+    return languages.connect()
+
+
+@pytest.fixture(scope="session")
 def peer_rust() -> list[str]:
     return languages.rust()
 

@@ -100,6 +100,16 @@ def _build(folder: Path) -> None:
         pytest.fail(f"go: exit status {result.returncode}\n{result.stderr}")
 
 
+def go_http() -> list[str]:
+    """grpc-go behind Go's own HTTP/2."""
+    return [*go(), "http"]
+
+
+def connect() -> list[str]:
+    """connect-go."""
+    return [*go(), "connect"]
+
+
 def rust() -> list[str]:
     return [str(_of_cargo() / "peer")]
 

@@ -22,7 +22,8 @@ from support.machine import long_run
 from support.mesh import Mesh
 from support.policies import policy
 
-CALLS = 100_000 if long_run() else 1_500
+# Every second one is denied.
+CALLS = 200_000 if long_run() else 1_500
 CROWDED_CALLS = 1_000_000 if long_run() else 3_000
 
 BAD = {"when": [{"key": "request.headers[x-caller]", "values": ["bad-*"]}]}
@@ -67,12 +68,13 @@ def placed(placements: list[Placement], *pairs: tuple[str, str]) -> pytest.MarkD
     return pytest.mark.parametrize(("play", "peers"), cases, indirect=True)
 
 
-def denied_and_allowed(play: Scene, peers: Peers, story: str = "denials", calls: int = CALLS) -> int:
-    """Returns on how many connections."""
+def denied_and_allowed(play: Scene, peers: Peers, story: str = "denials", calls: int = CALLS, details: str = "") -> int:
+    """Returns on how many connections. `details`: what callers are told; by default what policies say."""
     server = play.serve(peers.serve(play))
     # As long as this a channel waits for a server that has just started, and tries no other connection.
     options = ["grpc.min_reconnect_backoff_ms=20000"] if peers.kinds[0] == "aio" else []
-    printed = counts(play.call(peers.call(play, story, str(calls), *options), seconds=3_600))
+    words = [str(calls), *filter(None, [details]), *options]
+    printed = counts(play.call(peers.call(play, story, *words), seconds=3_600))
     # A caller that is refused while it sends may leave the rest.
     unknown = dict.fromkeys(SUMS)
     play.check(replace(each, **unknown) if each.grpc_status == contract.PERMISSION_DENIED else each for each in printed)
@@ -106,6 +108,18 @@ def test_whatever_calls_and_answers(play: Scene, peers: Peers) -> None:
 def test_callers_outside(play: Scene, peers: Peers) -> None:
     """The same path allowed to some and denied to others on one connection."""
     assert denied_and_allowed(play, peers) == 1
+
+
+@placed(JUDGED, ("aio", "go_http"), ("go", "go_http"), ("js", "go_http"))
+def test_refused_in_trailers(play: Scene, peers: Peers) -> None:
+    assert denied_and_allowed(play, peers) == 1
+
+
+@placed(JUDGED, ("aio", "connect"), ("js", "connect"))
+def test_refused_by_http(play: Scene, peers: Peers) -> None:
+    """A router answers, to whom it is no gRPC: 404, with a page. To clients it is 403, of which they say so."""
+    told = {"aio": "Received http2 header with status: 403", "js": "Received HTTP status code 403"}
+    assert denied_and_allowed(play, peers, details=told[peers.kinds[0]]) == 1
 
 
 @placed(CROWDED, ("aio", "aio"), ("aio", "go"), ("aio", "js"), ("aio", "java"))

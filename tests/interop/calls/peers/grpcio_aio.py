@@ -281,8 +281,10 @@ async def load(channel: Any, tally: contract.Tally, count: str) -> None:
     await asyncio.gather(*(some() for _ in range(contract.LOADED)))
 
 
-async def judged(unary: Any, tally: contract.Tally, number: int, size: int, **options: Any) -> None:
-    """Call `number`, which is denied if its caller may not make it."""
+async def judged(
+    unary: Any, tally: contract.Tally, number: int, size: int, details: str = contract.DENIAL, **options: Any
+) -> None:
+    """Call `number`, which is denied, with `details`, if its caller may not make it."""
     name, allowed = contract.caller(number)
     call = unary(message(size), metadata=[("x-caller", name)], **options)
     status = await status_of(call)
@@ -291,18 +293,18 @@ async def judged(unary: Any, tally: contract.Tally, number: int, size: int, **op
         check("allowed", await call, message(size))
         tally.add(path("Unary"), 0, [size], [size])
     else:
-        check("details", await call.details(), contract.DENIAL)
+        check("details", await call.details(), details)
         tally.add(path("Unary"), status, None, [])
 
 
-async def denials(channel: Any, tally: contract.Tally, count: str) -> None:
+async def denials(channel: Any, tally: contract.Tally, count: str, details: str = contract.DENIAL) -> None:
     """Several callers at once, every other call denied by who it says to be from."""
     unary = channel.unary_unary(path("Unary"))
     numbers = iter(range(int(count)))
 
     async def some() -> None:
         for number in numbers:
-            await judged(unary, tally, number, number * 7 % 1_000)
+            await judged(unary, tally, number, number * 7 % 1_000, details)
 
     await asyncio.gather(*(some() for _ in range(contract.LOADED)))
 

@@ -2,7 +2,10 @@ module peer
 
 go 1.24.0
 
-require google.golang.org/grpc v1.76.0
+require (
+	connectrpc.com/connect v1.18.1
+	google.golang.org/grpc v1.76.0
+)
 
 require (
 	golang.org/x/net v0.42.0 // indirect

@@ -211,8 +211,7 @@ func serve(host, port string, words []string) {
 	options, _ := splitOptions(words)
 	server := grpc.NewServer(serverOptions(options)...)
 	server.RegisterService(description(), nil)
-	over := make(chan os.Signal, 1)
-	signal.Notify(over, syscall.SIGTERM)
+	over := ended()
 	listener, err := net.Listen("tcp", net.JoinHostPort(host, port))
 	must(err)
 	go func() { must(server.Serve(listener)) }()
@@ -220,6 +219,17 @@ func serve(host, port string, words []string) {
 	timer := time.AfterFunc(grace, server.Stop)
 	server.GracefulStop()
 	timer.Stop()
+	show()
+}
+
+// ended tells when the server is to stop.
+func ended() <-chan os.Signal {
+	over := make(chan os.Signal, 1)
+	signal.Notify(over, syscall.SIGTERM)
+	return over
+}
+
+func show() {
 	lock.Lock()
 	defer lock.Unlock()
 	printed, err := json.Marshal(map[string]any{

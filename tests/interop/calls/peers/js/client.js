@@ -227,7 +227,7 @@ async function load(client, tally, count) {
 }
 
 // Several callers at once, every other call denied by who it says to be from.
-async function denials(client, tally, count) {
+async function denials(client, tally, count, said = contract.DENIAL) {
   let next = 0;
   const some = async () => {
     while (next < Number(count)) {
@@ -240,7 +240,7 @@ async function denials(client, tally, count) {
       const { status, answer, details } = await unary(client, path("Unary"), message(size), { metadata });
       check("status", status, allowed ? 0 : contract.PERMISSION_DENIED);
       if (allowed) check("allowed", answer, message(size));
-      else check("details", details, contract.DENIAL);
+      else check("details", details, said);
       tally.add(path("Unary"), status, [size], allowed ? [size] : []);
     }
   };
