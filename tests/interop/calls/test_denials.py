@@ -5,7 +5,9 @@ Denied calls show status 7 and reach no handler, and nobody else on the connecti
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,10 @@ from interop.calls import languages
 from interop.calls.languages import Peers
 from interop.calls.ledger import SUMS, counts
 from interop.calls.peers import contract
-from interop.calls.scene import CONFIGURATION, PLACEMENTS, Placement, Scene, scene
+from interop.calls.proxied import serve
+from interop.calls.scene import ADDRESSES, CONFIGURATION, PLACEMENTS, Placement, Scene, scene
+from interop.nginx import configure
+from interop.stage import need
 from support.machine import long_run
 from support.mesh import Mesh
 from support.policies import policy
@@ -27,7 +32,9 @@ CALLS = 200_000 if long_run() else 1_500
 CROWDED_CALLS = 1_000_000 if long_run() else 3_000
 
 BAD = {"when": [{"key": "request.headers[x-caller]", "values": ["bad-*"]}]}
-POLICY: Mapping[str, Any] = policy("callers", BAD, action="DENY", namespace="calls", app="server")
+POLICIES: list[Mapping[str, Any]] = [
+    policy(f"callers-of-{app}", BAD, action="DENY", namespace="calls", app=app) for app in ("server", "proxy")
+]
 
 JUDGED = [each for each in PLACEMENTS if each.hooks != "client"]
 BOTH = [each for each in JUDGED if each.hooks == "both"]
@@ -38,7 +45,7 @@ CROWDED = JUDGED if long_run() else JUDGED[1:3]
 
 @pytest.fixture(scope="module")
 def policed_mesh(kernel: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    mesh = Mesh(tmp_path_factory.mktemp("policed"), [*CONFIGURATION, POLICY])
+    mesh = Mesh(tmp_path_factory.mktemp("policed"), [*CONFIGURATION, *POLICIES])
     try:
         mesh.start()
         yield mesh
@@ -115,11 +122,49 @@ def test_refused_in_trailers(play: Scene, peers: Peers) -> None:
     assert denied_and_allowed(play, peers) == 1
 
 
+# What clients make of a 403.
+FORBIDDEN = {"aio": "Received http2 header with status: 403", "js": "Received HTTP status code 403"}
+
+
 @placed(JUDGED, ("aio", "connect"), ("js", "connect"))
 def test_refused_by_http(play: Scene, peers: Peers) -> None:
-    """A router answers, to whom it is no gRPC: 404, with a page. To clients it is 403, of which they say so."""
-    told = {"aio": "Received http2 header with status: 403", "js": "Received HTTP status code 403"}
-    assert denied_and_allowed(play, peers, details=told[peers.kinds[0]]) == 1
+    """A router answers, to whom it is no gRPC: 404, with a page."""
+    assert denied_and_allowed(play, peers, details=FORBIDDEN[peers.kinds[0]]) == 1
+
+
+GATEWAY = """
+  keepalive_requests 1000000;
+  log_format paths '$uri';
+  upstream behind {{ server {play.address}:{play.port}; keepalive 16; }}
+  server {{
+    listen {play.proxy_address}:{play.proxy_port} http2;
+    access_log {play.folder}/access.log paths;
+    location /calls.Peer/ {{ grpc_pass grpc://behind; }}
+  }}
+"""
+
+
+@pytest.mark.parametrize(
+    "play", [Placement("both", topology, "server") for topology in ADDRESSES], ids=str, indirect=True
+)
+def test_refused_by_a_gateway(play: Scene) -> None:
+    """NGINX knows where to by the path: a denied call goes nowhere."""
+    need("nginx")
+    client = languages.aio()
+    server = serve(play)
+    proxy = play.serve_proxy(configure(play.folder, "gateway", GATEWAY.format(play=play)))
+    where = [play.proxy_address, str(play.proxy_port)]
+    made = counts(play.call([*client, "call", "denials", *where, str(CALLS), FORBIDDEN["aio"]], seconds=3_600))
+    allowed = [each for each in made if each.grpc_status == 0]
+    denied = [replace(each, **dict.fromkeys(SUMS)) for each in made if each.grpc_status != 0]
+    assert [each.grpc_status for each in denied] == [contract.PERMISSION_DENIED]
+    front, back = play.placement.legs
+    play.check({front: [*allowed, *denied], back: allowed})
+    play.stop_proxy(proxy, signal.SIGQUIT)
+    paths = Counter((play.folder / "access.log").read_text().split())
+    assert paths.total() == CALLS
+    assert paths[contract.path("Unary")] == CALLS // 2
+    assert play.stop(server)["handled"] == {"Unary": CALLS // 2}
 
 
 @placed(CROWDED, ("aio", "aio"), ("aio", "go"), ("aio", "js"), ("aio", "java"))
