@@ -309,7 +309,7 @@ async def denials(channel: Any, tally: contract.Tally, count: str, details: str 
     await asyncio.gather(*(some() for _ in range(contract.LOADED)))
 
 
-async def crowd(channel: Any, tally: contract.Tally, count: str) -> None:
+async def crowd(channel: Any, tally: contract.Tally, count: str, details: str = contract.DENIAL) -> None:
     """As `denials`, with a thousand calls at once of up to 60 kB, every other allowed one a stream."""
     unary, both = channel.unary_unary(path("Unary")), channel.stream_stream(path("BidiStream"))
     numbers = iter(range(int(count)))
@@ -319,7 +319,7 @@ async def crowd(channel: Any, tally: contract.Tally, count: str) -> None:
             size = number * 7919 % contract.CROWD_SIZE
             name, allowed = contract.caller(number)
             if not allowed or number % 4 != 1:
-                await judged(unary, tally, number, size, wait_for_ready=True)
+                await judged(unary, tally, number, size, details, wait_for_ready=True)
                 continue
             data = [message(size), message(size % 97)]
             call = both(several(data), metadata=[("x-caller", name)], wait_for_ready=True)
