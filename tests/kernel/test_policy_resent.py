@@ -81,8 +81,9 @@ def test_a_careless_hook_would_be_deceived(
     mesh_factory: MeshFactory, netns: network.Namespace, tmp_path: Path, limit: int
 ) -> None:
     careless = compile_variant(tmp_path / "careless.bpf.o", edits=CARELESS[limit])
-    told, _ = deceive(mesh_factory(DOCUMENTS, environment={"ZEROHOP_OBJECT": str(careless)}), netns, limit)
-    assert FORBIDDEN in told
+    mesh = mesh_factory(DOCUMENTS, environment={"ZEROHOP_OBJECT": str(careless)})
+    # Memory is short where it is to be in some five of a hundred messages.
+    assert any(FORBIDDEN in deceive(mesh, netns, limit)[0] for _ in range(8))
 
 
 # Sends a request that is forbidden in a message of a length, which the edited hook does not look at.
