@@ -159,7 +159,7 @@ ENGINE_GLOBAL int denial_neutralise(struct hpack_table *table, const struct hpac
 	return 0;
 }
 
-/* Begins with nothing of a block of `size` bytes. */
+/* Begins with nothing. */
 ENGINE_INLINE void rewrite_begin(struct hpack_rewrite *rewrite, enum rewriting kind, __u32 status)
 {
 	rewrite->length = 0;

@@ -14,14 +14,26 @@ import json
 import sys
 from typing import Any, Final
 
-from frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, literal
+from frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADER_SIZE,
+    HEADERS,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+    literal,
+    read_frame,
+    serve_once,
+)
 from hpack import Decoder, Encoder
 
 GRPC: Final = ("content-type", "application/grpc")
 TEXT: Final = ("content-type", "text/plain")
 UNIMPLEMENTED: Final = [("grpc-status", "12"), ("grpc-message", "unknown method")]
 MESSAGE: Final = b"\0\0\0\0\x02hi"
-HEADER_SIZE: Final = 9  # of a frame
 PAGE: Final = b"404 page not found\n"
 
 Headers = list[tuple[str, str]]
@@ -74,13 +86,6 @@ def writes(frames: list[bytes], how: str) -> list[bytes]:
     raise ValueError(how)
 
 
-async def read_frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:
-    """Its type, flags, stream, and payload."""
-    head = await reader.readexactly(9)
-    payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
-    return head[3], head[4], int.from_bytes(head[5:9], "big"), payload
-
-
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, how: str) -> None:
     encoder, decoder = Encoder(), Decoder()
     await reader.readexactly(len(PREFACE))
@@ -100,16 +105,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, how
 
 
 async def serve(port: str, how: str) -> None:
-    ended = asyncio.Event()
-
-    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await answer(reader, writer, how)
-        writer.close()
-        ended.set()
-
-    async with await asyncio.start_server(once, "127.0.0.1", int(port)):
-        print("ready", flush=True)
-        await ended.wait()
+    await serve_once(int(port), lambda reader, writer: answer(reader, writer, how))
 
 
 def request(stream: int, what: str) -> bytes:

@@ -10,6 +10,7 @@ padding, and how often the kernel took a part only.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import select
@@ -17,12 +18,14 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, UNKNOWN = 0, 1, 3, 4, 6, 0xFA
 END_STREAM, END_HEADERS, PADDED = 1, 4, 8
 CANCEL: Final = 8
+HEADER_SIZE: Final = 9
 
 SIZES: Final = (0, 1, 100, 5_000, 70_000, 400_000)
 
@@ -34,6 +37,29 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 def literal(name: bytes, value: bytes) -> bytes:
     """A field without indexing and without Huffman coding (RFC 7541 6.2.2), shorter than 127 bytes."""
     return b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[int, int, int, bytes]:
+    """Its type, flags, stream, and payload."""
+    head = await reader.readexactly(HEADER_SIZE)
+    payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+    return head[3], head[4], int.from_bytes(head[5:], "big"), payload
+
+
+async def serve_once(
+    port: int, answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> None:
+    """Prints `ready`, and ends when `answer` has done with the one connection."""
+    ended = asyncio.Event()
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer(reader, writer)
+        writer.close()
+        ended.set()
+
+    async with await asyncio.start_server(once, "127.0.0.1", port):
+        print("ready", flush=True)
+        await ended.wait()
 
 
 REQUEST: Final = (

@@ -16,7 +16,18 @@ import sys
 from collections import Counter
 from typing import Final
 
-from frames import END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame, literal
+from frames import (
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    frame,
+    literal,
+    read_frame,
+    serve_once,
+)
 from hpack import Decoder
 
 BATCH: Final = 100
@@ -30,11 +41,6 @@ REQUEST: Final = (
 REFUSAL: Final = b"\x88" + literal(b"content-type", b"application/grpc") + literal(b"grpc-status", b"12")
 
 
-async def read_frame(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
-    head = await reader.readexactly(9)
-    return head[3], int.from_bytes(head[5:9], "big"), await reader.readexactly(int.from_bytes(head[:3], "big"))
-
-
 def resets(streams: list[int], code: int) -> bytes:
     return b"".join(frame(RST_STREAM, 0, each, struct.pack("!I", code)) for each in streams)
 
@@ -46,7 +52,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mil
     writer.write(frame(SETTINGS, 0, 0, b""))
     try:
         while True:
-            kind, stream, _ = await read_frame(reader)
+            kind, _, stream, _ = await read_frame(reader)
             seen[kind] += 1
             if kind != HEADERS:
                 continue
@@ -61,16 +67,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mil
 
 
 async def serve(port: int, milliseconds: int) -> None:
-    ended = asyncio.Event()
-
-    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await answer(reader, writer, milliseconds)
-        writer.close()
-        ended.set()
-
-    async with await asyncio.start_server(once, "127.0.0.1", port):
-        print("ready", flush=True)
-        await ended.wait()
+    await serve_once(port, lambda reader, writer: answer(reader, writer, milliseconds))
 
 
 async def call(port: int, batches: int) -> None:
@@ -84,7 +81,7 @@ async def call(port: int, batches: int) -> None:
         writer.write(b"".join(frame(HEADERS, END_HEADERS, each, REQUEST) for each in streams))
         refused: list[int] = []
         while reset < BATCH * (number + 1):
-            kind, stream, payload = await read_frame(reader)
+            kind, _, stream, payload = await read_frame(reader)
             if kind == RST_STREAM:
                 reset += 1
             elif kind == HEADERS:

@@ -15,7 +15,7 @@ import time
 from attempts import OPENING, connect
 from frames import UNKNOWN, frame
 from resent import SEND_BUFFER, message
-from tight import put
+from tight import accept_one, put
 
 SLOW_SECONDS, PAUSE = 3.0, 0.0003
 LITTLE, PIECE = 65_536, 1 << 20
@@ -24,12 +24,7 @@ LONGEST = (1 << 24) - 1
 
 
 def serve(port: int) -> None:
-    listener = socket.create_server(("127.0.0.1", port))
-    listener.setblocking(False)
-    print("ready", flush=True)
-    select.select([listener], [], [])
-    connection, _ = listener.accept()
-    connection.setblocking(False)
+    connection = accept_one(port)
     slow = time.monotonic() + SLOW_SECONDS + 1
     buffer = bytearray(PIECE)
     received = 0

@@ -67,13 +67,19 @@ def hold(limit: int) -> None:
         time.sleep(FREE_SECONDS)
 
 
-def serve(port: int, limit: int) -> None:
+def accept_one(port: int) -> socket.socket:
+    """Prints `ready` when it listens."""
     listener = socket.create_server(("127.0.0.1", port))
     listener.setblocking(False)
     print("ready", flush=True)
     select.select([listener], [], [])
     connection, _ = listener.accept()
     connection.setblocking(False)
+    return connection
+
+
+def serve(port: int, limit: int) -> None:
+    connection = accept_one(port)
     threading.Thread(target=hold, args=[limit], daemon=True).start()
     digest = hashlib.sha256()
     for size in sizes():
