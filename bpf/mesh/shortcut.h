@@ -241,8 +241,6 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	role = member->role & 1;
 	me = &conn->ends[role];
 	peer = &conn->ends[role ^ 1];
-	if (unlikely(!me->announced))
-		__sync_fetch_and_add(&me->announced, 1);
 	kern = bpf_cast_to_kern_ctx(msg);
 	if (READ_ONCE(conn->leave_ns)) {
 		if (likely(!may_overtake(me, kern)))
@@ -253,8 +251,11 @@ static __always_inline int send_message(struct sk_msg_md *msg)
 	}
 	early = conn->observers[role] == OBSERVER_SENDER && may_overtake(me, kern);
 	shortcut = may_redirect(conn, me, peer, kern->sk, size);
+	if (unlikely(shortcut && !me->announced))
+		__sync_fetch_and_add(&me->announced, 1);
 	if (unlikely(READ_ONCE(conn->leave_ns))) {
-		/* Since just now: nobody has read this message, and nobody will. */
+		/* Since just now: nobody has read this message, and nobody will; the peer need not have waited for it. */
+		shortcut = 0;
 		if (unlikely(is_open(conn)) && !may_pass_unread(conn, member->connection, kern->sk))
 			return SK_DROP;
 	} else if (conn->observers[role] == OBSERVER_SENDER) {
@@ -311,10 +312,31 @@ static __always_inline int may_be_sent_to(struct connection *conn, struct end *p
 	return is_member(sk) && psock_of(sk)->refcnt.refs.counter > 1;
 }
 
-/* Whether somebody may sleep in a call of this socket's own, who would wait at queues that nobody fills any more. */
+static __always_inline int nobody_sleeps(const struct sock *sk)
+{
+	const struct socket_wq *queue = kernel_cast(struct socket_wq, sk->sk_wq);
+	__u64 head = (__u64)queue + __builtin_preserve_field_info(queue->wait.head, 0);
+
+	return (__u64)queue->wait.head.next == head;
+}
+
+/*
+ * Whether the one call that is going on is the `sendmsg` that sends this segment (tcp_bpf_send_verdict: the message that it
+ * has let pass is being pushed). Without a sleeper, since a push that a signal ended looks like one that goes on.
+ */
+static __always_inline int is_being_sent(const struct sock *sk, const struct sk_psock *psock)
+{
+	return psock->refcnt.refs.counter == 2 && psock->eval == PSOCK_EVAL_PASS && nobody_sleeps(sk);
+}
+
+/*
+ * Whether somebody may sleep in `recv`, who would wait at queues that nobody fills any more. A program that blocks should
+ * have left by then: whatever else wakes it there, such as room to send again, ends its `recv` with EAGAIN
+ * (tcp_bpf_recvmsg_parser). So it leaves while it sends.
+ */
 static __always_inline int may_be_waited_for(const struct sock *sk, const struct sk_psock *psock)
 {
-	return !is_nonblocking(sk->sk_socket) && psock->refcnt.refs.counter > 1;
+	return !is_nonblocking(sk->sk_socket) && psock->refcnt.refs.counter > 1 && !is_being_sent(sk, psock);
 }
 
 /*

@@ -40,7 +40,7 @@
 
 /* After a connection stops short-cutting, how long its ends wait until they leave the map. A redirect that was
  * decided before the stop runs without the sender's lock and must find the receiver still there. An end to which
- * nobody has sent yet leaves at once: a program that blocks from its first request on never waits as a member. */
+ * nothing was redirected yet leaves at once: a program that blocks from its first request on never waits as a member. */
 #define LEAVE_GRACE_NS 50000000ULL
 
 /* How long a reader may look blocking to its peer (between `accept` and `fcntl`) until it counts as blocking. */

@@ -37,6 +37,14 @@ struct list_head {
 	struct list_head *next;
 };
 
+struct wait_queue_head {
+	struct list_head head;
+};
+
+struct socket_wq {
+	struct wait_queue_head wait;
+};
+
 struct sk_buff_head {
 	struct sk_buff *prev;
 	__u32 qlen;
@@ -146,6 +154,7 @@ struct sock {
 	int sk_wmem_queued;
 	int sk_forward_alloc;
 	void *sk_user_data;
+	struct socket_wq *sk_wq;
 	struct socket *sk_socket;
 	__u8 sk_shutdown;
 	int sk_err;
@@ -187,7 +196,10 @@ struct tcp_request_sock {
 	__u32 snt_isn;
 };
 
+#define PSOCK_EVAL_PASS 1 /* include/linux/skmsg.h: __SK_PASS */
+
 struct sk_psock {
+	__u32 eval;
 	struct sk_buff_head ingress_skb;
 	struct list_head ingress_msg;
 	refcount_t refcnt;

@@ -72,7 +72,7 @@ struct end {
 	__u32 carrier;	       /* 1: the last write went past TCP */
 	__u32 stopped;	       /* it has sent since the stop: no redirect of its is under way any more */
 	__u32 cpu;	       /* on which it last sent, plus one; 0: it has not */
-	__u32 announced;       /* it has sent, or is about to: a redirect of its may be under way */
+	__u32 announced;       /* it has redirected, or is about to: one may be under way */
 	__u64 message;	       /* address of the message that it last sent past TCP; 0: none (mesh/writers.h) */
 	__u64 message_page;    /* its first one */
 	__u32 message_size;    /* as its hook left it */

@@ -159,6 +159,51 @@ def conversation(scene: Scene) -> None:
         client.shutdown(socket.SHUT_WR)
 
 
+def answer_when_drained(scene: Scene, sender: socket.socket, end: socket.socket) -> None:
+    """One call fills the buffers; the sender waits for the answer when it is told of room to send again."""
+    sent = sender.send(content(1_000_000), socket.MSG_DONTWAIT)
+    with scene.background("answer", sender.recv, 100):
+        scene.note("drained", len(scene.read(end, sent)) == sent)
+        scene.quiet()
+        end.send(b"answer")
+
+
+@scenario(*BLOCKING)
+def answer_after_full_buffers(scene: Scene) -> None:
+    client, server = scene.pair(receive=8192, send=16384)
+    answer_when_drained(scene, client, server)
+
+
+@scenario(*BLOCKING)
+def answer_after_a_greeting_and_full_buffers(scene: Scene) -> None:
+    """The server, which does not block, speaks first, as those of mail and of databases do."""
+    client, server = scene.pair(receive=8192, send=16384)
+    server.setblocking(False)
+    server.send(b"greeting")
+    scene.note("greeting", scene.read(client, 8))
+    answer_when_drained(scene, client, server)
+
+
+@scenario(*BLOCKING)
+def request_after_full_buffers(scene: Scene) -> None:
+    """The same at the server's end: a large answer, then the next request."""
+    client, server = scene.pair(receive=8192, send=16384)
+    client.send(b"request")
+    scene.note("request", scene.read(server, 7))
+    answer_when_drained(scene, server, client)
+
+
+@scenario(*BLOCKING)
+def receive_beside_full_buffers(scene: Scene) -> None:
+    """A thread that has been receiving since before another one began to send."""
+    client, server = scene.pair(receive=8192, send=16384)
+    with scene.background("answer", client.recv, 100):
+        sent = scene.fill(client)
+        scene.note("drained", len(scene.read(server, sent)) == sent)
+        scene.quiet()
+        server.send(b"answer")
+
+
 @scenario("blocking")
 def accept_and_connect_block(scene: Scene) -> None:
     listening = scene.listener()
