@@ -21,6 +21,11 @@ PROGRAM = Path(__file__).resolve().parents[1] / "support" / "tight.py"
 PORT = 18618
 LIMIT, UNLIMITED = 6 << 20, 1 << 40
 
+# How much of 8 MB goes by TCP with nobody's memory at its limit: some 180 KB. With the server's there, a fifth mostly,
+# but when memory is short meets the messages by chance.
+BY_TCP_WITH_MEMORY = 400_000
+TRIES = 5
+
 Variant = Callable[[str], Path]
 
 
@@ -44,16 +49,22 @@ def play(mesh_factory: MeshFactory, space: network.Namespace, **options: Any) ->
 
 
 def test_nobody_hears_of_a_receiver_without_memory(mesh_factory: MeshFactory, netns: network.Namespace) -> None:
-    sent, received, totals = play(mesh_factory, netns)
-    assert sent == {"digest": received, "failed": 0}
-    assert totals["shortcut_bytes"] > 0
-    assert totals["tcp_bytes"] > 1 << 20, "there was always enough memory: this has tried nothing"
+    for _ in range(TRIES):
+        sent, received, totals = play(mesh_factory, netns)
+        assert sent == {"digest": received, "failed": 0}
+        assert totals["shortcut_bytes"] > 0
+        if totals["tcp_bytes"] > BY_TCP_WITH_MEMORY:
+            return
+    pytest.fail("there was always enough memory: this has tried nothing")
 
 
 def test_without_the_condition_writers_do(
     mesh_factory: MeshFactory, netns: network.Namespace, variant: Variant
 ) -> None:
     environment = {"ZEROHOP_OBJECT": str(variant("ZH_BREAK_MEMORY"))}
-    sent, received, _ = play(mesh_factory, netns, environment=environment)
-    assert sent["digest"] == received
-    assert sent["failed"] > 0
+    for _ in range(TRIES):
+        sent, received, _ = play(mesh_factory, netns, environment=environment)
+        assert sent["digest"] == received
+        if sent["failed"] > 0:
+            return
+    pytest.fail("no writer heard of it")
