@@ -21,10 +21,9 @@ PROGRAM = Path(__file__).resolve().parents[1] / "support" / "tight.py"
 PORT = 18618
 LIMIT, UNLIMITED = 6 << 20, 1 << 40
 
-# How much of 8 MB goes by TCP with nobody's memory at its limit: some 180 KB. With the server's there, a fifth mostly,
-# but when memory is short meets the messages by chance.
-BY_TCP_WITH_MEMORY = 400_000
-TRIES = 5
+# When memory is short meets the messages by chance. Mostly more than 1 MB of 8 goes by TCP then, 180 KB if it never is;
+# without the condition, two writers of three hear of it.
+TRIES = 8
 
 Variant = Callable[[str], Path]
 
@@ -53,7 +52,7 @@ def test_nobody_hears_of_a_receiver_without_memory(mesh_factory: MeshFactory, ne
         sent, received, totals = play(mesh_factory, netns)
         assert sent == {"digest": received, "failed": 0}
         assert totals["shortcut_bytes"] > 0
-        if totals["tcp_bytes"] > BY_TCP_WITH_MEMORY:
+        if totals["tcp_bytes"] > 1 << 20:
             return
     pytest.fail("there was always enough memory: this has tried nothing")
 
